@@ -1,0 +1,1 @@
+"""Layer 9: the command line, one file per command."""

@@ -1,0 +1,1 @@
+"""Layer 2: unwind metadata decoded to rule tables. Pure."""

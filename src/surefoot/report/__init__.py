@@ -1,0 +1,1 @@
+"""Layer 8: versioned JSON and text for people."""

@@ -1,0 +1,1 @@
+"""Layer 7: vmcores and guests, through drgn and QEMU."""
