@@ -95,7 +95,7 @@ def test_classes_agree_with_capstone(predicate: Predicate, wanted: set[str]) -> 
 def test_conditional_branches_agree_with_capstone() -> None:
     words, names, _ = sample()
     known = np.array([bool(name) for name in names])
-    expected = where(names, CONDITIONAL) | np.array([name.startswith("b.") for name in names])
+    expected = where(names, CONDITIONAL) | np.array([name.startswith(("b.", "bc.")) for name in names])
     assert np.array_equal(branches.is_cond_branch(words)[known], expected[known])
 
 
