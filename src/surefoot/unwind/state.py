@@ -48,6 +48,8 @@ class Start(IntEnum):
     """Runs, but the registers of its CPU are not at hand: nothing can be said."""
     SWITCHING = 5
     """The CPU is between two tasks and its registers do not fit this one: nothing can be said."""
+    CALLER = 6
+    """A walk of the running code itself: pc and fp are those of the walk's caller, sp is not known."""
 
 
 class Source(IntEnum):

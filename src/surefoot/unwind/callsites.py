@@ -1,0 +1,187 @@
+"""Layer 5: can the call before a return address lead to the frame below it?
+
+This is evidence that no frame record can fake: the word before a return address must be a call, and a direct
+call must lead to the function of the frame below, by itself, through a veneer, by tail branches, or through a
+site that a live patch redirects. All questions of one step are answered together, as arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+
+from surefoot.dtypes import Addr, Code, Insn, Mask, Row
+from surefoot.isa import branches
+from surefoot.unwind.code import CodeMap
+
+__all__ = ["Call", "check_calls", "leads_to"]
+
+_MAX_TAIL: Final = 8
+"""Longest chain of tail branches that is followed; the longest seen in Debian's 7.3 kernel is 3."""
+_MAX_PAIRS: Final = 200_000
+"""Bound on open questions while following tail branches, so that a hostile text cannot exhaust memory."""
+
+
+class Call(IntEnum):
+    """What the word before a return address is, seen from the function below."""
+
+    UNKNOWN = 0
+    """The word could not be read."""
+    NOT_A_CALL = 1
+    MISMATCH = 2
+    """A direct call that cannot lead to the function below."""
+    DIRECT = 3
+    """A direct call to the function below."""
+    TAIL = 4
+    """A direct call that reaches it through a veneer, tail branches, or a redirected site."""
+    INDIRECT = 5
+    """A call through a register (or a tail branch through one): it may lead there."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """Unanswered questions: pair k asks whether code at `func` can become function `goal` by tail branches."""
+
+    k: Row
+    func: Row
+    goal: Row
+
+    def where(self, mask: Mask) -> _Open:
+        return _Open(self.k[mask], self.func[mask], self.goal[mask])
+
+
+def check_calls(code: CodeMap, ra: Addr, callee: Row) -> Code:
+    """Judge each return address against the function of the frame below it.
+
+    Args:
+        code: functions, text words, redirects.
+        ra: (n,) uint64, return addresses, PAC stripped.
+        callee: (n,) int64, index of the function below; -1 accepts any call.
+
+    Returns:
+        (n,) uint8, `Call`.
+    """
+    site = ra - np.uint64(4)
+    words, known = code.text.words_at(site)
+    result = np.full(ra.shape, Call.NOT_A_CALL, dtype=np.uint8)
+    result[~known] = Call.UNKNOWN
+    result[known & branches.is_blr(words)] = Call.INDIRECT
+    direct = np.flatnonzero(known & branches.is_bl(words))
+    if direct.size:
+        target = branches.branch_target(words[direct], site[direct])
+        result[direct] = leads_to(code, target, callee[direct])
+    return result
+
+
+def leads_to(code: CodeMap, entry: Addr, goal: Row) -> Code:
+    """Judge whether a branch to `entry` can end up running function `goal`.
+
+    Args:
+        code: functions, text words, redirects.
+        entry: (n,) uint64, branch targets.
+        goal: (n,) int64, function indices; -1 accepts anything.
+
+    Returns:
+        (n,) uint8, `Call`: DIRECT, TAIL, INDIRECT or MISMATCH.
+    """
+    func = code.functions.lookup(entry, np.zeros(entry.shape, dtype=np.bool_))
+    result = np.full(entry.shape, Call.MISMATCH, dtype=np.uint8)
+    result[(goal < 0) | ((func == goal) & (func >= 0))] = Call.DIRECT
+    rest = np.flatnonzero(result == Call.MISMATCH)
+    if not rest.size:
+        return result
+    pairs, inverse = np.unique(np.stack([entry[rest], goal[rest].astype(np.uint64)]), axis=1, return_inverse=True)
+    answer = _follow(code, pairs[0], pairs[1].astype(np.int64))
+    result[rest] = answer[inverse.reshape(-1)]
+    return result
+
+
+def _follow(code: CodeMap, entry: Addr, goal: Row) -> Code:
+    """Answer distinct (entry, goal) pairs by following veneers, redirects and tail branches breadth first."""
+    answer = np.full(entry.shape, Call.MISMATCH, dtype=np.uint8)
+    entry = _through_veneers(code, entry)
+    none = np.zeros(entry.shape, dtype=np.bool_)
+    open_ = _Open(np.arange(entry.size, dtype=np.int64), code.functions.lookup(entry, none), goal)
+    seen = np.zeros(0, dtype=np.int64)
+    width = np.int64(max(code.functions.start.size, 1))
+    for _ in range(_MAX_TAIL):
+        open_ = open_.where(open_.func >= 0)
+        found = open_.k[open_.func == open_.goal]
+        answer[found] = Call.TAIL
+        open_ = open_.where(answer[open_.k] != Call.TAIL)
+        fresh, first = np.unique(open_.k * width + open_.func, return_index=True)
+        first = first[~np.isin(fresh, seen)]
+        open_ = _Open(open_.k[first], open_.func[first], open_.goal[first])
+        if not open_.k.size or open_.k.size > _MAX_PAIRS:
+            break
+        seen = np.union1d(seen, fresh)
+        source, target, through_register = _tail_branches(code, np.unique(open_.func))
+        maybe = open_.k[np.isin(open_.func, through_register)]
+        answer[maybe] = np.maximum(answer[maybe], np.uint8(Call.INDIRECT))
+        open_ = _advance(open_, source, target)
+    return answer
+
+
+def _advance(open_: _Open, source: Row, target: Row) -> _Open:
+    """Replace each question by one per outgoing edge; edges are (source, target) sorted by source."""
+    low = np.searchsorted(source, open_.func, side="left")
+    count = np.searchsorted(source, open_.func, side="right") - low
+    pick = np.repeat(low - np.cumsum(count) + count, count) + np.arange(int(count.sum()), dtype=np.int64)
+    return _Open(np.repeat(open_.k, count), target[pick], np.repeat(open_.goal, count))
+
+
+def _tail_branches(code: CodeMap, funcs: Row) -> tuple[Row, Row, Row]:
+    """Find where control can leave functions other than by a call or a return.
+
+    Args:
+        code: functions, text words, redirects.
+        funcs: (m,) int64, distinct function indices, ascending.
+
+    Returns:
+        edges (source function, target function) sorted by source, and the functions that hold an indirect
+        branch.
+    """
+    start, end = code.functions.start[funcs], code.functions.end[funcs]
+    owner, addr, words = _words_of(code, start, end)
+    leaves = branches.is_b(words) | branches.is_cond_branch(words)
+    target = branches.branch_target(words[leaves], addr[leaves])
+    source = owner[leaves]
+    outside = (target < start[source]) | (target >= end[source])
+    target, source = _through_veneers(code, target[outside]), source[outside]
+    none = np.zeros(target.shape, dtype=np.bool_)
+    edges = [np.stack([funcs[source], code.functions.lookup(target, none)])]
+    if code.redirects.size:
+        exact = np.zeros(len(code.redirects), dtype=np.bool_)
+        pair = [code.functions.lookup(code.redirects[:, side], exact) for side in (0, 1)]
+        edges.append(np.stack(pair)[:, np.isin(pair[0], funcs)])
+    joined = np.unique(np.concatenate(edges, axis=1), axis=1)
+    return joined[0], joined[1], funcs[np.unique(owner[branches.is_br(words)])]
+
+
+def _words_of(code: CodeMap, start: Addr, end: Addr) -> tuple[Row, Addr, Insn]:
+    """Gather all words of address ranges: (w,) range index, (w,) address, (w,) word; unreadable ones left out."""
+    count = ((end - start) >> np.uint64(2)).astype(np.int64)
+    owner = np.repeat(np.arange(start.size, dtype=np.int64), count)
+    within = np.arange(int(count.sum()), dtype=np.int64) - np.repeat(np.cumsum(count) - count, count)
+    addr = start[owner] + (within.astype(np.uint64) << np.uint64(2))
+    words, known = code.text.words_at(addr)
+    return owner[known], addr[known], words[known]
+
+
+def _through_veneers(code: CodeMap, addr: Addr) -> Addr:
+    """Replace the address of a veneer by where it leads; other addresses stay.
+
+    Module PLT entries and linker veneers are `adrp x16; add x16; br x16`, with or without a leading BTI.
+
+    Source:
+        arch/arm64/kernel/module-plts.c: __get_adrp_add_pair, struct plt_entry.
+    """
+    words = [code.text.words_at(addr + np.uint64(offset))[0] for offset in (0, 4, 8, 12)]
+    bti = words[0] == branches.BTI_C
+    first, second, third = (np.where(bti, words[i + 1], words[i]) for i in range(3))
+    at = addr + np.where(bti, np.uint64(4), np.uint64(0))
+    target, is_veneer = branches.page_veneers(first, second, third, at)
+    return np.where(is_veneer, target, addr)
