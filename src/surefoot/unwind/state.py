@@ -188,6 +188,15 @@ class Bookkeeping:
         empty = np.zeros(0, dtype=np.uint64)
         return cls(np.zeros(tasks + 1, dtype=np.int64), empty, empty, empty, np.zeros(tasks, dtype=np.bool_))
 
+    def take(self, rows: Row) -> Bookkeeping:
+        """Give the bookkeeping of the chosen tasks, in that order."""
+        low = self.first[rows]
+        count = self.first[rows + 1] - low
+        first = np.zeros(rows.size + 1, dtype=np.int64)
+        np.cumsum(count, out=first[1:])
+        pick = np.repeat(low - first[:-1], count) + np.arange(int(first[-1]), dtype=np.int64)
+        return Bookkeeping(first, self.ret[pick], self.key[pick], self.func[pick], self.broken[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
@@ -218,6 +227,20 @@ class Tasks:
 
     def __len__(self) -> int:
         return int(self.start.size)
+
+    def take(self, rows: Row) -> Tasks:
+        """Give the chosen tasks, in that order; a task may be chosen more than once."""
+        return Tasks(
+            start=self.start[rows],
+            pc=self.pc[rows],
+            sp=self.sp[rows],
+            fp=self.fp[rows],
+            lr=self.lr[rows],
+            stacks=self.stacks[rows],
+            final_record=self.final_record[rows],
+            fgraph=self.fgraph.take(rows),
+            kretprobe=self.kretprobe.take(rows),
+        )
 
     def check(self, stacks: Stacks) -> None:
         """Verify that the columns fit each other and the stacks.

@@ -64,4 +64,4 @@ def verify_start(ctx: Context, pc: Addr) -> Mask:
     """
     callee = np.full(pc.shape, ctx.cpu_switch_to, dtype=np.int64)
     call = check_calls(ctx.code, pc, callee)
-    return np.equal(pc, np.uint64(ctx.ret_from_fork)) | (call == Call.DIRECT) | (call == Call.TAIL)
+    return np.equal(pc, np.uint64(ctx.ret_from_fork)) | np.equal(call, Call.DIRECT) | np.equal(call, Call.TAIL)
