@@ -245,8 +245,9 @@ def stack_walk(
     """
     tasks = source.tasks.take(np.array([task], dtype=np.int64))
     if regs is not None:
-        given = {name: np.array([getattr(regs, name)], dtype=np.uint64) for name in ("pc", "sp", "fp", "lr")}
-        tasks = replace(tasks, start=np.array([Start.REGS], dtype=np.uint8), **given)
+        pc, sp, fp, lr = (np.array([value], dtype=np.uint64) for value in (regs.pc, regs.sp, regs.fp, regs.lr))
+        start = np.array([Start.REGS], dtype=np.uint8)
+        tasks = replace(tasks, start=start, pc=pc, sp=sp, fp=fp, lr=lr)
     one = _One(source.code, source.stacks, tasks, source.layout)
     traces = walk(one.code, one.stacks, one.tasks, one.layout, mode=mode, strict=strict)
     for frame in range(int(traces.first[1])):
