@@ -1,1 +1,44 @@
-"""Layer 2: the SFrame format. Pure."""
+"""Layer 2: the SFrame format, versions 1 to 3: decode, encode, check and print. Pure.
+
+Bytes and arrays in, columns out:
+
+>>> from surefoot.metadata import sframe
+>>> section = sframe.decode(bytes.fromhex("e2de0304020000000000000000000000000000000000000000000000"))
+>>> section.version, section.abi.name, section.num_fdes
+(3, 'AARCH64_LE', 0)
+>>> rules = section.to_rules()
+
+`decode` is strict: any violation of the structure is an `InputError` with its byte offset. `check` reads on and
+reports every violation, of structure and of meaning, as a `Finding` with a stable code.
+"""
+
+from surefoot.metadata.sframe.constants import ABI_INFO, HeaderFlag, Version
+from surefoot.metadata.sframe.decode import decode
+from surefoot.metadata.sframe.faults import Finding
+from surefoot.metadata.sframe.model import (
+    FdeColumns,
+    FreColumns,
+    Header,
+    Relocations,
+    RelocationTable,
+    SFrameSection,
+    SFrameTable,
+)
+from surefoot.metadata.sframe.rules import REASONS, to_rules
+
+__all__ = [
+    "ABI_INFO",
+    "REASONS",
+    "FdeColumns",
+    "Finding",
+    "FreColumns",
+    "Header",
+    "HeaderFlag",
+    "RelocationTable",
+    "Relocations",
+    "SFrameSection",
+    "SFrameTable",
+    "Version",
+    "decode",
+    "to_rules",
+]
