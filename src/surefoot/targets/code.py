@@ -1,0 +1,152 @@
+"""Layer 7: the code of a running kernel and its modules, out of their images and the target's memory.
+
+Invariant: words are the target's own; rules and names come from files whose build-ids the target confirms, or
+not at all. What is missing is said in a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from surefoot.dtypes import Insn
+from surefoot.errors import SurefootError
+from surefoot.image.binary import Image
+from surefoot.metadata.rules import RuleTable, concatenate
+from surefoot.targets.cache import TableCache
+from surefoot.targets.imagetables import FunctionColumns, empty_rules, function_columns, without_range
+from surefoot.targets.kerneltables import KernelTables, load_module_rules
+from surefoot.targets.modulefiles import ModuleFiles
+from surefoot.targets.modules import LoadedModule
+from surefoot.targets.names import NameColumn
+from surefoot.targets.reading import DrgnMemory
+from surefoot.unwind.code import CodeMap, Functions, TextWords
+
+__all__ = ["Piece", "build_code", "kernel_piece", "live_words", "module_piece"]
+
+_CHUNK = 1 << 21
+"""Size of the pieces in which text is read where it cannot be read whole."""
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The code of one image at its run-time addresses.
+
+    Attributes:
+        functions: code ranges.
+        rules: a table from `for_lookup`, None where there are none.
+        text: (address, words) of the executable ranges as they are in the target.
+    """
+
+    functions: FunctionColumns
+    rules: RuleTable | None
+    text: Sequence[tuple[int, Insn]]
+
+
+def live_words(memory: DrgnMemory, addr: int, size: int) -> list[tuple[int, Insn]]:
+    """Read the instruction words of [addr, addr + size); parts that cannot be read are left out."""
+    data = memory.read(addr, size & ~3)
+    if data is not None:
+        return [(addr, np.frombuffer(data, dtype="<u4"))]
+    if size <= _PAGE:
+        return []
+    step = _CHUNK if size > _CHUNK else _PAGE
+    found: list[tuple[int, Insn]] = []
+    at = addr
+    while at < addr + size:
+        length = min(step - at % step, addr + size - at)
+        found.extend(live_words(memory, at, length))
+        at += length
+    return found
+
+
+def kernel_piece(memory: DrgnMemory, kernel: KernelTables, bias: int, freed: tuple[int, int] | None) -> Piece:
+    """Give the code of the kernel image.
+
+    Args:
+        memory: the target's memory.
+        kernel: the image's tables.
+        bias: KASLR offset.
+        freed: link addresses [low, high) of what the kernel has freed after boot, None while it boots.
+    """
+    functions, rules, ranges = kernel.functions, kernel.rules, kernel.ranges
+    if freed is not None:
+        low, high = freed
+        first, last = np.searchsorted(functions.start, np.array([low, high], dtype=np.uint64)).tolist()
+        count = functions.start.size
+        kept = np.concatenate([np.arange(first), np.arange(last, count)])
+        functions = functions.take(kept) if first < last else functions
+        rules = without_range(rules, low, high) if rules is not None else None
+        ranges = tuple((addr, size) for addr, size in ranges if not low <= addr < high)
+    text = [part for addr, size in ranges for part in live_words(memory, addr + bias, size)]
+    return Piece(functions.shifted(bias), None if rules is None else rules.shifted(bias), text)
+
+
+def module_piece(
+    memory: DrgnMemory, module: LoadedModule, files: ModuleFiles, cache: TableCache | None
+) -> tuple[Piece, str]:
+    """Give the code of a loaded module, and a note on what is missing ("" for nothing)."""
+    image, note = files.open(module.name, module.build_id)
+    if image is not None:
+        try:
+            return _from_file(memory, module, image, cache), ""
+        except SurefootError as error:
+            note = f"module {module.name}: {error}"
+    nowhere = np.zeros(0, dtype=np.uint64)
+    functions = FunctionColumns(nowhere, nowhere, np.zeros(0, dtype=np.uint8), NameColumn.of([]))
+    return Piece(functions, None, _module_text(memory, module)), note
+
+
+def _module_text(memory: DrgnMemory, module: LoadedModule) -> list[tuple[int, Insn]]:
+    """Read a module's code whole: its veneers lie in sections that the kernel sizes when it loads the module."""
+    return [part for addr, size in module.text for part in live_words(memory, addr, size)]
+
+
+def _from_file(memory: DrgnMemory, module: LoadedModule, image: Image, cache: TableCache | None) -> Piece:
+    """Give the code of a module whose file is at hand."""
+    bases = image.sections.bases({name: addr for name, addr in module.sections.items() if module.holds(addr)})
+    placed = image.placed(bases)
+    rules = load_module_rules(image, cache)
+    table = None if rules is None else rules.placed(bases).for_lookup()
+    text = _module_text(memory, module)
+    if not text:  # before v6.4 the blocks are not known: read what the file calls code
+        ranges = [(addr, 4 * words.size) for addr, words in placed.text.ranges]
+        text = [part for addr, size in ranges for part in live_words(memory, addr, size)]
+    return Piece(function_columns(placed), table, text)
+
+
+def build_code(pieces: Sequence[Piece], labels: dict[str, int]) -> CodeMap:
+    """Join the code of the kernel and its modules.
+
+    Args:
+        pieces: at least the kernel's.
+        labels: run-time addresses of the symbols that the walker asks for.
+    """
+    pieces = sorted(pieces, key=lambda piece: int(piece.functions.start[0]) if piece.functions.start.size else 0)
+    columns = [piece.functions for piece in pieces]
+    joined = FunctionColumns(
+        np.concatenate([part.start for part in columns]),
+        np.concatenate([part.end for part in columns]),
+        np.concatenate([part.kind for part in columns]),
+        NameColumn.join([part.names for part in columns]),
+    )
+    if bool(np.any(joined.start[1:] < joined.end[:-1])):  # modules with interleaved sections
+        joined = joined.take(np.argsort(joined.start, kind="stable"))
+        inside = np.append(False, joined.start[1:] < np.maximum.accumulate(joined.end)[:-1])
+        joined = joined.take(np.flatnonzero(~inside))
+    functions = Functions(joined.start, joined.end, joined.kind, joined.names)
+    text = TextWords.from_ranges([part for piece in pieces for part in piece.text])
+    return CodeMap(functions, text, _join_rules([piece.rules for piece in pieces]), labels=labels)
+
+
+def _join_rules(tables: Sequence[RuleTable | None]) -> RuleTable:
+    """Join tables from `for_lookup` into one of that kind."""
+    present = [table for table in tables if table is not None and len(table)]
+    if not present:
+        return empty_rules()
+    joined = concatenate(sorted(present, key=lambda table: int(table.start[0])))
+    is_sorted = bool(np.all(joined.functions.end[:-1] <= joined.functions.start[1:]))
+    return joined if is_sorted else joined.for_lookup()
