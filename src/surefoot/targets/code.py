@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from surefoot.dtypes import Insn
+from surefoot.dtypes import Addr, Insn
 from surefoot.errors import SurefootError
 from surefoot.image.binary import Image
+from surefoot.image.livetext import Change, Mechanisms, compare, mechanisms
 from surefoot.metadata.rules import RuleTable, concatenate
 from surefoot.targets.cache import TableCache
 from surefoot.targets.imagetables import FunctionColumns, empty_rules, function_columns, without_range
@@ -39,11 +40,14 @@ class Piece:
         functions: code ranges.
         rules: a table from `for_lookup`, None where there are none.
         text: (address, words) of the executable ranges as they are in the target.
+        changed: (c,) uint64, words that differ from the image's in a way that no known mechanism of the kernel
+            explains; ascending.
     """
 
     functions: FunctionColumns
     rules: RuleTable | None
     text: Sequence[tuple[int, Insn]]
+    changed: Addr
 
 
 def live_words(memory: DrgnMemory, addr: int, size: int) -> list[tuple[int, Insn]]:
@@ -72,7 +76,7 @@ def kernel_piece(memory: DrgnMemory, kernel: KernelTables, bias: int, freed: tup
         bias: KASLR offset.
         freed: link addresses [low, high) of what the kernel has freed after boot, None while it boots.
     """
-    functions, rules, ranges = kernel.functions, kernel.rules, kernel.ranges
+    functions, rules, ranges = kernel.functions, kernel.rules, kernel.text.ranges
     if freed is not None:
         low, high = freed
         first, last = np.searchsorted(functions.start, np.array([low, high], dtype=np.uint64)).tolist()
@@ -80,9 +84,39 @@ def kernel_piece(memory: DrgnMemory, kernel: KernelTables, bias: int, freed: tup
         kept = np.concatenate([np.arange(first), np.arange(last, count)])
         functions = functions.take(kept) if first < last else functions
         rules = without_range(rules, low, high) if rules is not None else None
-        ranges = tuple((addr, size) for addr, size in ranges if not low <= addr < high)
-    text = [part for addr, size in ranges for part in live_words(memory, addr + bias, size)]
-    return Piece(functions.shifted(bias), None if rules is None else rules.shifted(bias), text)
+        ranges = [(addr, words) for addr, words in ranges if not low <= addr < high]
+    text = [part for addr, words in ranges for part in live_words(memory, addr + bias, 4 * words.size)]
+    changed = changed_words(kernel.mechanisms, ranges, text, bias)
+    return Piece(functions.shifted(bias), None if rules is None else rules.shifted(bias), text, changed)
+
+
+def changed_words(
+    known: Mechanisms, ranges: Sequence[tuple[int, Insn]], text: Sequence[tuple[int, Insn]], bias: int
+) -> Addr:
+    """Give the run-time addresses of live words that no known mechanism explains.
+
+    A kprobe's BRK counts as unexplained: the instruction under it is not at hand here.
+
+    Args:
+        known: where the image may change.
+        ranges: (address, words) of the image, addresses as placed.
+        text: (address, words) of the target.
+        bias: what the target's addresses are above the image's.
+
+    Returns:
+        (c,) uint64, ascending. Words that could not be read are not judged.
+    """
+    found = []
+    for start, live in text:
+        addr = start - bias
+        for base, words in ranges:
+            low, high = max(addr, base), min(addr + 4 * live.size, base + 4 * words.size)
+            if low < high:
+                part = words[(low - base) // 4 : (high - base) // 4]
+                differ = compare(low, part, live[(low - addr) // 4 : (high - addr) // 4], known)
+                found.append(differ.addr[(differ.cause == Change.OTHER) | (differ.cause == Change.KPROBE)])
+    nothing = np.zeros(0, dtype=np.uint64)
+    return np.sort(np.concatenate([nothing, *found])) + np.uint64(bias % 2**64)
 
 
 def module_piece(
@@ -97,7 +131,7 @@ def module_piece(
             note = f"module {module.name}: {error}"
     nowhere = np.zeros(0, dtype=np.uint64)
     functions = FunctionColumns(nowhere, nowhere, np.zeros(0, dtype=np.uint8), NameColumn.of([]))
-    return Piece(functions, None, _module_text(memory, module)), note
+    return Piece(functions, None, _module_text(memory, module), nowhere), note
 
 
 def _module_text(memory: DrgnMemory, module: LoadedModule) -> list[tuple[int, Insn]]:
@@ -115,7 +149,8 @@ def _from_file(memory: DrgnMemory, module: LoadedModule, image: Image, cache: Ta
     if not text:  # before v6.4 the blocks are not known: read what the file calls code
         ranges = [(addr, 4 * words.size) for addr, words in placed.text.ranges]
         text = [part for addr, size in ranges for part in live_words(memory, addr, size)]
-    return Piece(function_columns(placed), table, text)
+    changed = changed_words(mechanisms(placed), placed.text.ranges, text, 0)
+    return Piece(function_columns(placed), table, text, changed)
 
 
 def build_code(pieces: Sequence[Piece], labels: dict[str, int]) -> CodeMap:
@@ -139,7 +174,9 @@ def build_code(pieces: Sequence[Piece], labels: dict[str, int]) -> CodeMap:
         joined = joined.take(np.flatnonzero(~inside))
     functions = Functions(joined.start, joined.end, joined.kind, joined.names)
     text = TextWords.from_ranges([part for piece in pieces for part in piece.text])
-    return CodeMap(functions, text, _join_rules([piece.rules for piece in pieces]), labels=labels)
+    rules = _join_rules([piece.rules for piece in pieces])
+    changed = np.sort(np.concatenate([piece.changed for piece in pieces]))
+    return CodeMap(functions, text, rules, changed=changed, labels=labels)
 
 
 def _join_rules(tables: Sequence[RuleTable | None]) -> RuleTable:

@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 
 from surefoot.errors import Inconsistent
 from surefoot.image.binary import Image
-from surefoot.metadata.rules import Abi, FunctionIndex, RuleTable
+from surefoot.image.livetext import Mechanisms, mechanisms
+from surefoot.image.model import Text
+from surefoot.image.rulecache import PACKED_VERSION, pack, unpack
+from surefoot.metadata.rules import RuleTable
 from surefoot.targets.cache import TableCache
 from surefoot.targets.imagetables import FunctionColumns, find_symbol, function_columns, image_rules
 from surefoot.targets.layouts import SYMBOLS, KernelLayout
 from surefoot.targets.names import NameColumn
 from surefoot.unwind.regions import LABELS
 
-__all__ = ["KernelTables", "load_kernel_tables", "load_module_rules", "rules_from_arrays", "rules_to_arrays"]
+__all__ = ["KernelTables", "load_kernel_tables", "load_module_rules"]
 
 _FORMAT: Final = 1
 """To be raised whenever any of the tables changes its meaning, or a decoder behind them its results."""
@@ -39,20 +42,22 @@ class KernelTables:
         labels: addresses of the symbols that the walker asks for.
         functions: code ranges.
         rules: ready for look-ups, ABI defaults applied; None where the image has no metadata.
-        ranges: (address, bytes) of the executable sections.
+        mechanisms: where the kernel rewrites its own text.
+        text: the words of the file.
     """
 
     layout: KernelLayout
     labels: Mapping[str, int]
     functions: FunctionColumns
     rules: RuleTable | None
-    ranges: tuple[tuple[int, int], ...]
+    mechanisms: Mechanisms
+    text: Text
 
 
 def _version() -> int:
     """Give a number that changes with whatever the cached tables depend on."""
-    names = [item.name for owner in (RuleTable, FunctionIndex) for item in fields(owner)]
-    return zlib.crc32(repr((_FORMAT, LABELS, SYMBOLS, names)).encode())
+    names = [item.name for item in fields(Mechanisms)]
+    return zlib.crc32(repr((_FORMAT, PACKED_VERSION, LABELS, SYMBOLS, names)).encode())
 
 
 def load_kernel_tables(
@@ -74,7 +79,7 @@ def load_kernel_tables(
         arrays = cache.load(image.build_id, _KIND, version)
         if arrays is not None:
             try:
-                return _from_arrays(arrays)
+                return _from_arrays(arrays, image.text)
             except (Inconsistent, KeyError, ValueError, TypeError):
                 pass  # made by a version that counted the same but wrote otherwise: make it anew
     symbols = image.symbols
@@ -84,7 +89,8 @@ def load_kernel_tables(
         labels=labels,
         functions=function_columns(image),
         rules=image_rules(image),
-        ranges=tuple((addr, 4 * words.size) for addr, words in image.text.ranges),
+        mechanisms=mechanisms(image),
+        text=image.text,
     )
     if cache is not None:
         cache.store(image.build_id, _KIND, version, _to_arrays(tables))
@@ -97,12 +103,12 @@ def load_module_rules(image: Image, cache: TableCache | None) -> RuleTable | Non
     arrays = cache.load(image.build_id, _MODULE_KIND, version) if cache is not None else None
     if arrays is not None:
         try:
-            return rules_from_arrays(arrays)
+            return _rules(arrays)
         except (Inconsistent, KeyError, ValueError, TypeError):
             pass
     rules = image_rules(image)
     if cache is not None:
-        cache.store(image.build_id, _MODULE_KIND, version, rules_to_arrays(rules))
+        cache.store(image.build_id, _MODULE_KIND, version, _pack(rules))
     return rules
 
 
@@ -116,54 +122,36 @@ def _to_arrays(tables: KernelTables) -> Arrays:
     return {
         "layout": np.frombuffer(tables.layout.to_json().encode(), dtype=np.uint8),
         "labels": _text(dict(tables.labels)),
-        "ranges": np.array(tables.ranges, dtype=np.uint64).reshape(-1, 2),
         "functions.start": functions.start,
         "functions.end": functions.end,
         "functions.kind": functions.kind,
         "functions.blob": functions.names.blob,
         "functions.off": functions.names.off,
-        **rules_to_arrays(tables.rules),
+        **{f"mechanisms.{item.name}": getattr(tables.mechanisms, item.name) for item in fields(Mechanisms)},
+        **_pack(tables.rules),
     }
 
 
-def _from_arrays(arrays: Arrays) -> KernelTables:
+def _from_arrays(arrays: Arrays, text: Text) -> KernelTables:
     names = NameColumn(arrays["functions.blob"], arrays["functions.off"])
     start, end, kind = (arrays[f"functions.{name}"] for name in ("start", "end", "kind"))
-    ranges = tuple((int(addr), int(size)) for addr, size in arrays["ranges"].tolist())
+    known = Mechanisms(**{item.name: arrays[f"mechanisms.{item.name}"] for item in fields(Mechanisms)})
     labels = {str(name): int(addr) for name, addr in json.loads(arrays["labels"].tobytes()).items()}
     layout = KernelLayout.from_json(arrays["layout"].tobytes().decode())
-    return KernelTables(layout, labels, FunctionColumns(start, end, kind, names), rules_from_arrays(arrays), ranges)
+    return KernelTables(layout, labels, FunctionColumns(start, end, kind, names), _rules(arrays), known, text)
 
 
-def rules_to_arrays(rules: RuleTable | None) -> Arrays:
-    """Give a rule table as named arrays of plain types; of no table, no arrays."""
-    if rules is None:
-        return {}
-    arrays = {f"rules.{item.name}": getattr(rules, item.name) for item in fields(rules)[:10]}
-    arrays |= {f"index.{item.name}": getattr(rules.functions, item.name) for item in fields(rules.functions)}
-    arrays["rules.side_rules"] = rules.side_rules
-    arrays["rules.expressions"] = np.frombuffer(rules.expressions, dtype=np.uint8)
-    arrays["rules.rest"] = _text({"reasons": list(rules.reasons), "abi": int(rules.abi)})
-    return arrays
+def _pack(rules: RuleTable | None) -> Arrays:
+    """Give a rule table as named arrays; of no table, no arrays."""
+    return {} if rules is None else {f"rules.{name}": array for name, array in pack(rules).items()}
 
 
-def rules_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> RuleTable | None:
+def _rules(arrays: Arrays) -> RuleTable | None:
     """Read a rule table back.
 
     Raises:
         Inconsistent: the columns do not fit each other.
         KeyError, ValueError, TypeError: a column is missing or of another kind.
     """
-    if "rules.start" not in arrays:
-        return None
-    rest = json.loads(arrays["rules.rest"].tobytes())
-    columns = {item.name: arrays[f"rules.{item.name}"] for item in fields(RuleTable)[:10]}
-    index = FunctionIndex(**{item.name: arrays[f"index.{item.name}"] for item in fields(FunctionIndex)})
-    return RuleTable(
-        **columns,
-        functions=index,
-        side_rules=arrays["rules.side_rules"],
-        expressions=arrays["rules.expressions"].tobytes(),
-        reasons=tuple(str(reason) for reason in rest["reasons"]),
-        abi=Abi(rest["abi"]),
-    )
+    packed = {name.removeprefix("rules."): array for name, array in arrays.items() if name.startswith("rules.")}
+    return unpack(packed) if packed else None
