@@ -263,7 +263,9 @@ class ElfFile:
         section = np.full(records.size, ABSOLUTE, dtype=np.int32)
         link = int(self.sections.link[index])
         used = np.flatnonzero(records["sym"])
-        if used.size:
+        if used.size and link == 0:  # vmlinux: the linker script discards the dynamic symbols
+            section[used] = UNDEFINED
+        elif used.size:
             symbols, sections = self._records(link)
             which = records["sym"][used].astype(np.int64)
             if int(which.max()) >= symbols.size:
