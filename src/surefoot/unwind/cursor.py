@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from surefoot.dtypes import Addr, Code, Mask, Row
 from surefoot.unwind.state import STACK_KINDS, StackKind, Stacks, Tasks
+from surefoot.unwind.trace import Evidence
 
 __all__ = ["ALLOWED", "Cursor", "Step"]
 
@@ -88,6 +89,10 @@ class Step:
         self.reason_addr[now] = addr[now]
         if other is not None:
             self.other[now] = other[now]
+
+    def mark(self, where: Mask | Row, evidence: Evidence) -> None:
+        """Add bits of evidence to the walks that a mask or an index array names."""
+        self.evidence[where] |= np.uint16(evidence)
 
     def put(self, where: Row, part: Step) -> None:
         """Store the outcome of some walks: entry i of `part` goes to position where[i]."""

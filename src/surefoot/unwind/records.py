@@ -89,7 +89,7 @@ def _follow_metadata(ctx: Context, cur: Cursor, at: Row, step: Step, meta: Row, 
         readable &= good
     sub.fail(boundary & ~readable, Reason.UNREADABLE, regs)
     sub.sp_known[:] = True
-    sub.source[:] = Source.REGS
+    sub.source = np.where(final, np.uint8(Source.FRAME), np.uint8(Source.REGS))
     sub.regs = regs
     sub.stack, sub.low = stack, regs + np.uint64(ctx.layout.pt_regs_size)
     step.put(meta, sub)
@@ -120,7 +120,7 @@ def _replace(ctx: Context, cur: Cursor, at: Row, step: Step, mask: Mask, *, grap
     step.fail(lost, Reason.FGRAPH_NO_MATCH if graph else Reason.KRETPROBE_NO_MATCH, step.fp)
     found = match.entry >= 0
     step.pc[idx[found]] = ctx.layout.strip(match.ret[found])
-    step.evidence[idx[found]] |= Evidence.FGRAPH if graph else Evidence.KRETPROBE
+    step.mark(idx[found], Evidence.FGRAPH if graph else Evidence.KRETPROBE)
     cursor[at[idx[found]]] = match.entry[found] + 1
 
 

@@ -60,7 +60,7 @@ def _recover_fgraph(ctx: Context, cur: Cursor, at: Row, step: Step, function: Ro
     _fail(step, idx, ~own, Reason.FGRAPH_MISMATCH, key)
     found = match.entry >= 0
     step.pc[idx[found]] = ctx.layout.strip(match.ret[found])
-    step.evidence[idx[found]] |= Evidence.FGRAPH
+    step.mark(idx[found], Evidence.FGRAPH)
     callee[idx[found]] = traced[found]
     cur.fgraph[at[idx[found]]] = match.entry[found] + 1
 
@@ -73,7 +73,7 @@ def _recover_kretprobe(ctx: Context, cur: Cursor, at: Row, step: Step, idx: Row)
     _fail(step, idx, match.entry < 0, Reason.KRETPROBE_NO_MATCH, key)
     found = match.entry >= 0
     step.pc[idx[found]] = ctx.layout.strip(match.ret[found])
-    step.evidence[idx[found]] |= Evidence.KRETPROBE
+    step.mark(idx[found], Evidence.KRETPROBE)
     cur.kretprobe[at[idx[found]]] = match.entry[found] + 1
 
 

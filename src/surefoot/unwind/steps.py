@@ -125,7 +125,7 @@ def _judge_rule(ctx: Context, step: Step, pc: Addr, source: Code, function: Row,
         rust = np.zeros(mask.shape, dtype=np.bool_)
         rust[exact] = ctx.is_calls_only(function[exact], verdict[exact])
         step.fail(rust, Reason.CALLS_ONLY_METADATA, pc)
-    step.evidence[mask & (verdict == Verdict.PROVEN)] |= Evidence.PROVEN
+    step.mark(mask & (verdict == Verdict.PROVEN), Evidence.PROVEN)
 
 
 class _Rule:
@@ -181,7 +181,7 @@ def _boundary_step(ctx: Context, cur: Cursor, at: Row, row: Row) -> Step:
     step.sp, step.sp_known[:] = cfa, True
     step.source[:] = Source.FRAME
     step.evidence[:] = Evidence.RULE
-    step.evidence[rule.ra_in_lr] |= Evidence.LR
+    step.mark(rule.ra_in_lr, Evidence.LR)
     step.stack, step.low = stack, cfa
     return step
 
@@ -241,7 +241,7 @@ def _agree(ctx: Context, cur: Cursor, at: Row, by_rule: Step, has_record: Mask) 
     )
     moved = by_record.stack != by_rule.stack
     by_rule.fail(has_record & moved, Reason.STACK_ORDER, cur.fp[at])
-    by_rule.evidence[has_record] |= Evidence.RECORD
+    by_rule.mark(has_record, Evidence.RECORD)
     return by_rule
 
 

@@ -49,7 +49,7 @@ def verify_caller(ctx: Context, step: Step, callee: Row, needs_direct: Mask) -> 
         (Call.TAIL, Evidence.CALL_TAIL),
         (Call.INDIRECT, Evidence.CALL_INDIRECT),
     ):
-        step.evidence[idx[call == kind]] |= flag
+        step.mark(idx[call == kind], flag)
 
 
 def verify_start(ctx: Context, pc: Addr) -> Mask:

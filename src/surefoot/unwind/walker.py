@@ -198,7 +198,7 @@ def _step_certain(
     lost = np.flatnonzero(cur.doubt)
     if lost.size:
         part = follow_record(ctx, cur, lost)
-        part.evidence |= Evidence.DOUBTFUL
+        part.evidence |= np.uint16(Evidence.DOUBTFUL)
         part.sp_known[:] = False
         step.put(lost, part)
     return step, step.final | (step.reason != 0)
