@@ -17,7 +17,7 @@ from surefoot.image.binary import Image
 from surefoot.image.livetext import Change, Mechanisms, compare, mechanisms
 from surefoot.metadata.rules import RuleTable, concatenate
 from surefoot.targets.cache import TableCache
-from surefoot.targets.imagetables import FunctionColumns, empty_rules, function_columns, without_range
+from surefoot.targets.imagetables import FunctionColumns, empty_rules, function_columns
 from surefoot.targets.kerneltables import KernelTables, load_module_rules
 from surefoot.targets.modulefiles import ModuleFiles
 from surefoot.targets.modules import LoadedModule
@@ -39,7 +39,7 @@ class Piece:
     Attributes:
         functions: code ranges.
         rules: a table from `for_lookup`, None where there are none.
-        text: (address, words) of the executable ranges as they are in the target.
+        text: (address, words) of the executable ranges as they are in the target, or were before it freed them.
         changed: (c,) uint64, words that differ from the image's in a way that no known mechanism of the kernel
             explains; ascending.
     """
@@ -70,24 +70,23 @@ def live_words(memory: DrgnMemory, addr: int, size: int) -> list[tuple[int, Insn
 def kernel_piece(memory: DrgnMemory, kernel: KernelTables, bias: int, freed: tuple[int, int] | None) -> Piece:
     """Give the code of the kernel image.
 
+    Code that the kernel has freed after boot stays known, with the words of the image: the boot CPU's idle task
+    keeps return addresses into it for ever (start_kernel, which calls rest_init and does not return), and nothing
+    else is ever mapped there (arch/arm64/mm/init.c: free_initmem).
+
     Args:
         memory: the target's memory.
         kernel: the image's tables.
         bias: KASLR offset.
-        freed: link addresses [low, high) of what the kernel has freed after boot, None while it boots.
+        freed: link addresses [low, high) of what has been freed, None while the kernel boots.
     """
-    functions, rules, ranges = kernel.functions, kernel.rules, kernel.text.ranges
-    if freed is not None:
-        low, high = freed
-        first, last = np.searchsorted(functions.start, np.array([low, high], dtype=np.uint64)).tolist()
-        count = functions.start.size
-        kept = np.concatenate([np.arange(first), np.arange(last, count)])
-        functions = functions.take(kept) if first < last else functions
-        rules = without_range(rules, low, high) if rules is not None else None
-        ranges = [(addr, words) for addr, words in ranges if not low <= addr < high]
-    text = [part for addr, words in ranges for part in live_words(memory, addr + bias, 4 * words.size)]
-    changed = changed_words(kernel.mechanisms, ranges, text, bias)
-    return Piece(functions.shifted(bias), None if rules is None else rules.shifted(bias), text, changed)
+    low, high = freed or (0, 0)
+    gone = [(addr + bias, words) for addr, words in kernel.text.ranges if low <= addr < high]
+    kept = [(addr, words) for addr, words in kernel.text.ranges if not low <= addr < high]
+    text = [part for addr, words in kept for part in live_words(memory, addr + bias, 4 * words.size)]
+    changed = changed_words(kernel.mechanisms, kept, text, bias)
+    rules = None if kernel.rules is None else kernel.rules.shifted(bias)
+    return Piece(kernel.functions.shifted(bias), rules, text + gone, changed)
 
 
 def changed_words(

@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from surefoot.dtypes import Addr, Code, Row
 from surefoot.errors import Unsupported
@@ -17,7 +16,7 @@ from surefoot.metadata.rules import FunctionIndex, RuleTable
 from surefoot.targets.names import NameColumn
 from surefoot.unwind.code import FunctionKind
 
-__all__ = ["FunctionColumns", "empty_rules", "find_symbol", "function_columns", "image_rules", "without_range"]
+__all__ = ["FunctionColumns", "empty_rules", "find_symbol", "function_columns", "image_rules"]
 
 _DTYPES: Final[dict[str, type[np.generic]]] = {
     "start": np.uint64,
@@ -110,31 +109,3 @@ def empty_rules() -> RuleTable:
 
     index = FunctionIndex(**blank(*(item.name for item in fields(FunctionIndex))))
     return RuleTable(**blank(*(item.name for item in fields(RuleTable)[:10])), functions=index)
-
-
-def without_range(table: RuleTable, low: int, high: int) -> RuleTable:
-    """Give a table from `for_lookup` without the functions that start in [low, high)."""
-    first, last = np.searchsorted(table.functions.start, np.array([low, high], dtype=np.uint64)).tolist()
-    if first == last:
-        return table
-    count = len(table.functions)
-    ends = np.append(table.functions.first_row, len(table))
-    row_first, row_last = int(ends[first]), int(ends[last])
-    gone_rows, gone = row_last - row_first, last - first
-    columns = _cut_columns(table, row_first, row_last)
-    if last < count:
-        columns["func"] = np.where(columns["func"] >= last, columns["func"] - np.int32(gone), columns["func"])
-    index = _cut_columns(table.functions, first, last)
-    index["first_row"] = np.where(index["first_row"] >= row_last, index["first_row"] - gone_rows, index["first_row"])
-    return replace(table, functions=FunctionIndex(**index), **columns)
-
-
-def _cut_columns(owner: RuleTable | FunctionIndex, low: int, high: int) -> dict[str, Any]:
-    """Give the array columns of a table without the entries low:high."""
-    names = [item.name for item in fields(owner)][: 10 if isinstance(owner, RuleTable) else None]
-    return {name: _cut(getattr(owner, name), low, high) for name in names}
-
-
-def _cut(column: NDArray[Any], low: int, high: int) -> NDArray[Any]:
-    """Give a column without the entries low:high."""
-    return column[:low] if high == column.size else np.concatenate([column[:low], column[high:]])
