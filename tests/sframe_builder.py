@@ -30,7 +30,8 @@ class Fre:
     def encode(self, width: int, order: str) -> bytes:
         """Give the row's bytes; `width` is that of the start."""
         code = {1: 0, 2: 1, 4: 2}[self.size]
-        info = self.base | len(self.words) << 1 | code << 5 | self.signed << 7 if self.info is None else self.info
+        base = self.base if self.words else 0  # as gas writes outermost rows
+        info = base | len(self.words) << 1 | code << 5 | self.signed << 7 if self.info is None else self.info
         out = number(self.start, width, order) + bytes([info])
         return out + b"".join(number(word, self.size, order) for word in self.words)
 
@@ -126,7 +127,7 @@ def section(
 def typical() -> list[Fde]:
     """Give functions as a compiler writes them: a leaf, a frame with signed RA, a large one, an outermost one."""
     frame = [Fre(0), Fre(4, (0,), signed=True), Fre(8, (32, -24, -32), signed=True), Fre(20, (0,))]
-    large = [Fre(0), Fre(8, (0x1230, -0x1228, -0x1230), size=2), Fre(0x1F0, (32, -24, -32), FP, size=2)]
+    large = [Fre(0), Fre(8, (0x1230, -0x1228, -0x1230), size=2), Fre(0x1F0, (32, -24, -32), FP)]
     return [
         Fde(0x1000, 8),
         Fde(0x1008, 24, frame, key_b=True),

@@ -12,8 +12,10 @@ Bytes and arrays in, columns out:
 reports every violation, of structure and of meaning, as a `Finding` with a stable code.
 """
 
+from surefoot.metadata.sframe.build import Built, LeftOut, from_rules
 from surefoot.metadata.sframe.constants import ABI_INFO, HeaderFlag, Version
 from surefoot.metadata.sframe.decode import decode
+from surefoot.metadata.sframe.encode import encode
 from surefoot.metadata.sframe.faults import Finding
 from surefoot.metadata.sframe.model import (
     FdeColumns,
@@ -29,16 +31,20 @@ from surefoot.metadata.sframe.rules import REASONS, to_rules
 __all__ = [
     "ABI_INFO",
     "REASONS",
+    "Built",
     "FdeColumns",
     "Finding",
     "FreColumns",
     "Header",
     "HeaderFlag",
+    "LeftOut",
     "RelocationTable",
     "Relocations",
     "SFrameSection",
     "SFrameTable",
     "Version",
     "decode",
+    "encode",
+    "from_rules",
     "to_rules",
 ]
