@@ -22,9 +22,8 @@ def table(*fdes: Fde, abi: int = make.AARCH64) -> RuleTable:
 
 def test_equal_tables_have_no_difference_whatever_their_encoding() -> None:
     one = table(Fde(0, 16, [Fre(0), Fre(8, FRAME)]), Fde(16, 4))
-    two = table(
-        Fde(16, 4), Fde(0, 16, [Fre(0), Fre(4), Fre(8, (31 << 3 | 1, 32, 2, -24, 2, -32), size=2)], flex=True)
-    )
+    rows = [Fre(0, (0xF9, 0)), Fre(4, (0xF9, 0)), Fre(8, (0xF9, 32, 2, -24, 2, -32), size=2)]
+    two = table(Fde(16, 4), Fde(0, 16, rows, flex=True))
     result = compare(one, two)
     assert result.is_equal
     assert (result.bytes_both, result.bytes_equal) == (20, 20)
