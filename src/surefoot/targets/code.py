@@ -19,8 +19,10 @@ from surefoot.metadata.rules import RuleTable, concatenate
 from surefoot.targets.cache import TableCache
 from surefoot.targets.imagetables import FunctionColumns, empty_rules, function_columns
 from surefoot.targets.kerneltables import KernelTables, load_module_rules
+from surefoot.targets.layouts import KernelLayout
 from surefoot.targets.modulefiles import ModuleFiles
 from surefoot.targets.modules import LoadedModule
+from surefoot.targets.modulesymbols import kept_functions
 from surefoot.targets.names import NameColumn
 from surefoot.targets.reading import DrgnMemory
 from surefoot.unwind.code import CodeMap, Functions, TextWords
@@ -119,7 +121,7 @@ def changed_words(
 
 
 def module_piece(
-    memory: DrgnMemory, module: LoadedModule, files: ModuleFiles, cache: TableCache | None
+    memory: DrgnMemory, layout: KernelLayout, module: LoadedModule, files: ModuleFiles, cache: TableCache | None
 ) -> tuple[Piece, str]:
     """Give the code of a loaded module, and a note on what is missing ("" for nothing)."""
     image, note = files.open(module.name, module.build_id)
@@ -128,9 +130,8 @@ def module_piece(
             return _from_file(memory, module, image, cache), ""
         except SurefootError as error:
             note = f"module {module.name}: {error}"
-    nowhere = np.zeros(0, dtype=np.uint64)
-    functions = FunctionColumns(nowhere, nowhere, np.zeros(0, dtype=np.uint8), NameColumn.of([]))
-    return Piece(functions, None, _module_text(memory, module), nowhere), note
+    functions, nothing = kept_functions(memory, layout, module), np.zeros(0, dtype=np.uint64)
+    return Piece(functions, None, _module_text(memory, module), nothing), note
 
 
 def _module_text(memory: DrgnMemory, module: LoadedModule) -> list[tuple[int, Insn]]:

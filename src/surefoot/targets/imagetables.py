@@ -10,7 +10,6 @@ import numpy as np
 from surefoot.dtypes import Addr, Code, Row
 from surefoot.errors import Unsupported
 from surefoot.image.binary import Image
-from surefoot.image.rules import load_rules
 from surefoot.image.symbols import Binding, SymbolKind, Symbols
 from surefoot.metadata.rules import FunctionIndex, RuleTable
 from surefoot.targets.names import NameColumn
@@ -94,6 +93,8 @@ def image_rules(image: Image) -> RuleTable | None:
 
     Those of a linked image are ready for look-ups; those of a module must be placed first.
     """
+    from surefoot.image.rules import load_rules  # all decoders; a warm start needs none
+
     try:
         table = load_rules(image).with_abi_defaults()
     except Unsupported:

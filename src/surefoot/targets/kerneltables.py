@@ -19,7 +19,7 @@ from surefoot.image.rulecache import PACKED_VERSION, pack, unpack
 from surefoot.metadata.rules import RuleTable
 from surefoot.targets.cache import TableCache
 from surefoot.targets.imagetables import FunctionColumns, find_symbol, function_columns, image_rules
-from surefoot.targets.layouts import SYMBOLS, KernelLayout
+from surefoot.targets.layouts import MEMBERS, SYMBOLS, KernelLayout
 from surefoot.targets.names import NameColumn
 from surefoot.unwind.regions import LABELS
 
@@ -57,7 +57,7 @@ class KernelTables:
 def _version() -> int:
     """Give a number that changes with whatever the cached tables depend on."""
     names = [item.name for item in fields(Mechanisms)]
-    return zlib.crc32(repr((_FORMAT, PACKED_VERSION, LABELS, SYMBOLS, names)).encode())
+    return zlib.crc32(repr((_FORMAT, PACKED_VERSION, LABELS, SYMBOLS, MEMBERS, names)).encode())
 
 
 def load_kernel_tables(

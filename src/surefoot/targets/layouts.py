@@ -20,7 +20,7 @@ from surefoot.unwind.state import Layout
 if TYPE_CHECKING:
     from drgn import Program, Type
 
-__all__ = ["SYMBOLS", "KernelLayout", "derive_layout"]
+__all__ = ["MEMBERS", "SYMBOLS", "KernelLayout", "derive_layout"]
 
 _REQUIRED: Final = (
     ("task.stack", "task_struct", ("stack",)),
@@ -77,6 +77,10 @@ _OPTIONAL: Final = (
     ("module.mem", "module", ("mem", "core_layout")),
     ("module_memory.base", "module_memory", ("base",)),
     ("module_memory.size", "module_memory", ("size",)),
+    ("module.kallsyms", "module", ("kallsyms",)),
+    ("mod_kallsyms.symtab", "mod_kallsyms", ("symtab",)),
+    ("mod_kallsyms.num_symtab", "mod_kallsyms", ("num_symtab",)),
+    ("mod_kallsyms.strtab", "mod_kallsyms", ("strtab",)),
     ("sect_attrs.attrs", "module_sect_attrs", ("attrs",)),
     # nsections: dropped by "module: sysfs: Drop member 'module_sect_attrs::nsections'" (v6.14); the count
     # is then that of the NULL-terminated grp.bin_attrs.
@@ -109,6 +113,9 @@ _ENUMERATORS: Final = {
     "mod_mem_type.text": "MOD_TEXT",
     "mod_mem_type.init_text": "MOD_INIT_TEXT",
 }
+
+MEMBERS: Final = (*_REQUIRED, *_OPTIONAL, *_SIZES.items(), *_ENUMERATORS.items())
+"""All that is looked up, for whoever keeps results."""
 
 SYMBOLS: Final = (
     "init_task",

@@ -125,7 +125,7 @@ class LinuxTarget:
             pieces = [kernel_piece(self.memory, self.tables, self.bias, self._freed())]
             notes = []
             for module in self.modules:
-                piece, note = module_piece(self.memory, module, self._files, self._cache)
+                piece, note = module_piece(self.memory, self.tables.layout, module, self._files, self._cache)
                 pieces.append(piece)
                 if note:
                     notes.append(note)
@@ -239,7 +239,7 @@ class LinuxTarget:
         for addr in np.unique(addrs).tolist():
             try:
                 places = self.prog.source_location(addr)
-                found[addr] = tuple(SourceLine(p.name or "", p.filename, p.line) for p in places)
+                found[addr] = tuple(SourceLine(p.name() or "", p.filename, p.line) for p in places)
             except LookupError:
                 found[addr] = ()
         return [found[addr] for addr in addrs.tolist()]

@@ -32,6 +32,7 @@ class LoadedModule:
         ranges: (address, bytes) of the memory blocks that it occupies now; empty for kernels before v6.4.
             Addresses in `sections` that lie in none of them have been freed: those of its init code.
         text: those of the blocks that hold code.
+        kallsyms: address of its struct mod_kallsyms, 0 for none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class LoadedModule:
     build_id: str
     ranges: tuple[tuple[int, int], ...]
     text: tuple[tuple[int, int], ...]
+    kallsyms: int = 0
 
     def holds(self, addr: int) -> bool:
         """Whether an address lies in the module as it is now."""
@@ -85,7 +87,9 @@ def _read_module(memory: DrgnMemory, layout: KernelLayout, block: bytes) -> Load
     blocks = _blocks(layout, block)
     code = {layout.numbers.get("mod_mem_type.text", 0), layout.numbers.get("mod_mem_type.init_text", 4)}
     text = tuple(bounds for i, bounds in blocks.items() if i in code)
-    return LoadedModule(name, sections, _build_id(memory, layout, block), tuple(blocks.values()), text)
+    kallsyms = u64_at(block, layout["module.kallsyms"]) if layout.has("module.kallsyms") else 0
+    build_id = _build_id(memory, layout, block)
+    return LoadedModule(name, sections, build_id, tuple(blocks.values()), text, kallsyms)
 
 
 def _blocks(layout: KernelLayout, block: bytes) -> dict[int, tuple[int, int]]:
