@@ -177,7 +177,7 @@ class Image:
             at = -(-at // align) * align
             bases[i] = at % 2**64
             at += max(int(table.size[i]), 1)
-            if at >= 2**63:
+            if at > 2**64:
                 raise Inconsistent("sections do not fit into the address space", file=self.path)
         return self.placed(bases)
 
