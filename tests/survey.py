@@ -1,0 +1,330 @@
+"""A survey of real dumps: every task's trace held against the kernel's own, against drgn's, and fp against hybrid.
+
+Run by tests/kernel/test_survey.py, and by hand for the README's table:
+
+    python tests/survey.py --dumps 20 --json survey.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from surefoot.image.files import open_image
+from surefoot.targets.capture import Capture
+from surefoot.targets.linux import LinuxTarget
+from surefoot.targets.vm import kernels, machines
+from surefoot.targets.vm.stacks import ThreadStack
+from surefoot.targets.vmcore import open_vmcore
+from surefoot.unwind.context import Mode
+from surefoot.unwind.reasons import Reason
+from surefoot.unwind.state import Source, Start
+from surefoot.unwind.trace import Traces
+from surefoot.unwind.walker import walk
+
+KRETPROBES = ("vfs_read", "do_nanosleep", "do_wait", "anon_pipe_write")
+SETTINGS = ("plain", "function_graph", "kretprobe", "both")
+
+
+@dataclass
+class Survey:
+    """What one dump, or many added up, has shown."""
+
+    dumps: int = 0
+    tasks: int = 0
+    reliable_fp: int = 0
+    reliable_hybrid: int = 0
+    fp_refused: Counter[str] = field(default_factory=Counter)
+    hybrid_refused: Counter[str] = field(default_factory=Counter)
+    boundary_tasks: int = 0
+    """Tasks that fp refuses because of an exception boundary."""
+    boundary_reliable: int = 0
+    fp_only: list[str] = field(default_factory=list)
+    """Tasks on which fp is reliable and hybrid is not."""
+    holes: list[str] = field(default_factory=list)
+    """Tasks whose fp walk is reliable and omits a function that hybrid shows."""
+    recovered: int = 0
+    """Frames whose return address came from a function-graph or kretprobe list."""
+    proc_comparable: int = 0
+    proc_equal: int = 0
+    proc_explained: Counter[str] = field(default_factory=Counter)
+    proc_unexplained: list[str] = field(default_factory=list)
+    drgn_frames: int = 0
+    drgn_explained: Counter[str] = field(default_factory=Counter)
+    drgn_missing: list[str] = field(default_factory=list)
+    """Frames of drgn's that hybrid does not show, without an explanation."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain values."""
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
+
+    def add(self, other: Survey) -> None:
+        """Add the figures of another survey."""
+        for name, value in vars(other).items():
+            mine = getattr(self, name)
+            if isinstance(value, Counter):
+                mine.update(value)
+            else:
+                setattr(self, name, mine + value)
+
+
+@dataclass
+class Walked:
+    """A dump with both walks."""
+
+    target: LinuxTarget
+    capture: Capture
+    fp: Traces
+    hybrid: Traces
+
+    def frames(self, traces: Traces, row: int) -> range:
+        return range(int(traces.first[row]), int(traces.first[row + 1]))
+
+    def name(self, traces: Traces, frame: int) -> str:
+        index = int(traces.function[frame])
+        return self.capture.code.functions.names[index] if index >= 0 else hex(int(traces.pc[frame]))
+
+    def label(self, row: int) -> str:
+        return f"{self.capture.info.pid[row]} {self.capture.info.comm[row]}"
+
+
+def walk_dump(vmcore: Path, vmlinux: Path, modules: Path) -> Walked:
+    target = open_vmcore(vmcore, vmlinux, modules)
+    capture = target.capture()
+    walks = [
+        walk(capture.code, capture.stacks, capture.tasks, capture.layout, mode=mode)
+        for mode in (Mode.FP, Mode.HYBRID)
+    ]
+    return Walked(target, capture, *walks)
+
+
+def survey_dump(walked: Walked, own: list[ThreadStack] | None, aliases: dict[int, set[str]]) -> Survey:
+    """Hold one dump's traces against each other, the kernel's own and drgn's."""
+    result = Survey(dumps=1, tasks=len(walked.fp))
+    _compare_modes(walked, result)
+    if own is not None:
+        _compare_proc(walked, own, aliases, result)
+    _compare_drgn(walked, result)
+    return result
+
+
+def _compare_modes(walked: Walked, result: Survey) -> None:
+    fp, hybrid = walked.fp, walked.hybrid
+    result.reliable_fp, result.reliable_hybrid = int(fp.reliable.sum()), int(hybrid.reliable.sum())
+    for row in range(len(fp)):
+        if fp.reason[row]:
+            result.fp_refused[Reason(int(fp.reason[row])).name] += 1
+        if hybrid.reason[row]:
+            result.hybrid_refused[Reason(int(hybrid.reason[row])).name] += 1
+        if fp.reason[row] == Reason.EXCEPTION_BOUNDARY:
+            result.boundary_tasks += 1
+            result.boundary_reliable += int(hybrid.reason[row] == 0)
+        if fp.reason[row] == 0 and hybrid.reason[row]:
+            reason = Reason(int(hybrid.reason[row])).name
+            result.fp_only.append(f"{walked.label(row)}: {reason} at {int(hybrid.reason_addr[row]):#x}")
+        if fp.reason[row] == 0 and hybrid.reason[row] == 0:
+            shown = {int(fp.pc[i]) for i in walked.frames(fp, row)}
+            extra = [walked.name(hybrid, i) for i in walked.frames(hybrid, row) if int(hybrid.pc[i]) not in shown]
+            if extra:
+                result.holes.append(f"{walked.label(row)}: fp omits {', '.join(extra)}")
+    result.recovered = int(np.count_nonzero(hybrid.evidence & 0x180))
+
+
+def _sched_text(walked: Walked) -> tuple[int, int]:
+    """The code that the kernel leaves out of /proc/PID/stack (kernel/sched/core.c: in_sched_functions)."""
+    symbols = open_image(walked.target._vmlinux).symbols
+    low, high = (symbols.address_of(name) for name in ("__sched_text_start", "__sched_text_end"))
+    assert low is not None
+    assert high is not None
+    return low + walked.target.bias, high + walked.target.bias
+
+
+def _compare_proc(walked: Walked, own: list[ThreadStack], aliases: dict[int, set[str]], result: Survey) -> None:
+    """Compare blocked tasks that have not run since their own trace was taken."""
+    low, high = _sched_text(walked)
+    info, tasks = walked.capture.info, walked.capture.tasks
+    rows = {int(pid): row for row, pid in enumerate(info.pid.tolist()) if pid}
+    for thread in own:
+        row = rows.get(thread.pid)
+        if row is None or thread.nvcsw < 0 or not thread.frames or tasks.start[row] != Start.BLOCKED:
+            continue
+        if int(info.switches[row]) != thread.nvcsw + thread.nivcsw:
+            continue
+        result.proc_comparable += 1
+        mine: list[str] = []
+        theirs = [f"{frame.symbol}+{frame.offset:#x}" for frame in thread.frames]
+        hybrid = walked.hybrid
+        frames = [i for i in walked.frames(hybrid, row) if not low <= int(hybrid.pc[i]) < high]
+        for place, i in enumerate(frames):
+            mine.append(_as_kernel(walked, hybrid, i, aliases, theirs[place] if place < len(theirs) else ""))
+        if mine == theirs:
+            result.proc_equal += 1
+            continue
+        why = _explain_proc(walked, row, mine, theirs)
+        if why:
+            result.proc_explained[why] += 1
+        else:
+            result.proc_unexplained.append(f"{walked.label(row)}: ours {mine}, kernel {theirs}")
+
+
+def _as_kernel(walked: Walked, traces: Traces, frame: int, aliases: dict[int, set[str]], theirs: str) -> str:
+    """Write a frame as %pB does; where the kernel chose another name of the same address, use that."""
+    index = int(traces.function[frame])
+    if index < 0:
+        return hex(int(traces.pc[frame]))
+    start = int(walked.capture.code.functions.start[index])
+    text = f"+{int(traces.pc[frame]) - start:#x}"
+    name = theirs.rsplit("+", 1)[0]
+    if name in aliases.get(start - walked.target.bias, ()):
+        return name + text
+    return walked.capture.code.functions.names[index] + text
+
+
+def _explain_proc(walked: Walked, row: int, mine: list[str], theirs: list[str]) -> str:
+    """Name why the kernel's plain walk, which steps along frame records only, shows something else."""
+    extra = Counter(mine) - Counter(theirs)
+    if Counter(theirs) - Counter(mine):
+        return ""
+    hybrid = walked.hybrid
+    sources = {int(hybrid.source[i]) for i in walked.frames(hybrid, row)}
+    if any(name.startswith("return_to_handler+") for name in mine) and extra:
+        return "the kernel's walk omits the caller of a function returning through return_to_handler"
+    if Source.REGS in sources and extra:
+        return "the kernel's walk omits the caller of an interrupted function without a frame record"
+    return ""
+
+
+def _compare_drgn(walked: Walked, result: Survey) -> None:
+    """Look for functions that drgn's best-effort trace shows and hybrid does not."""
+    walked.target.load_debug_info()
+    prog = walked.target.prog
+    hybrid, info = walked.hybrid, walked.capture.info
+    for row in range(len(hybrid)):
+        pid = int(info.pid[row])
+        if not pid or walked.capture.tasks.start[row] not in (Start.BLOCKED, Start.REGS):
+            continue
+        shown = {int(hybrid.pc[i]) for i in walked.frames(hybrid, row)}
+        try:
+            trace = list(prog.stack_trace(pid))
+        except (ValueError, LookupError) as error:
+            result.drgn_explained[f"drgn gives no trace: {type(error).__name__}"] += 1
+            continue
+        pcs = []
+        for frame in trace:
+            if frame.is_inline:
+                continue
+            try:
+                pcs.append((frame.pc, frame.name or hex(frame.pc)))
+            except LookupError:
+                continue
+        result.drgn_frames += len(pcs)
+        _judge_drgn(walked, row, shown, pcs, result)
+
+
+def _judge_drgn(walked: Walked, row: int, shown: set[int], pcs: list[tuple[int, str]], result: Survey) -> None:
+    hybrid = walked.hybrid
+    theirs = {pc for pc, _ in pcs}
+    trampolines = {walked.capture.code.labels.get(name) for name in ("return_to_handler", "__kretprobe_trampoline")}
+    doubtful = bool(hybrid.reason[row])
+    for pc, name in pcs:
+        if pc in shown:
+            continue
+        if pc in trampolines:
+            result.drgn_explained["drgn shows the trampoline where hybrid shows the original return address"] += 1
+        elif doubtful:
+            result.drgn_explained[f"hybrid has refused: {Reason(int(hybrid.reason[row])).name}"] += 1
+        else:
+            result.drgn_missing.append(f"{walked.label(row)}: {name} at {pc:#x}")
+    for i in walked.frames(hybrid, row):
+        if int(hybrid.pc[i]) in theirs:
+            continue
+        if int(hybrid.evidence[i]) & 0x180:
+            result.drgn_explained["hybrid shows a recovered return address that drgn does not know"] += 1
+        else:
+            result.drgn_explained["hybrid shows a frame that drgn leaves out"] += 1
+
+
+def alias_names(vmlinux: Path) -> dict[int, set[str]]:
+    """Give all names of every address of the image that has more than one."""
+    symbols = open_image(vmlinux).symbols
+    addrs, counts = np.unique(symbols.addr, return_counts=True)
+    several = set(addrs[counts > 1].tolist())
+    names: dict[int, set[str]] = {}
+    for i in np.flatnonzero(np.isin(symbols.addr, list(several))).tolist():
+        names.setdefault(int(symbols.addr[i]), set()).add(symbols.name(i))
+    return names
+
+
+def set_tracing(machine: machines.Machine, setting: str) -> None:
+    machine.trace_off()
+    if setting in ("function_graph", "both"):
+        machine.trace_on(kretprobes=KRETPROBES if setting == "both" else ())
+    elif setting == "kretprobe":
+        machine.trace_on(graph="", kretprobes=KRETPROBES)
+
+
+def survey_guest(machine: machines.Machine, dumps: int, seed: int, folder: Path) -> dict[str, Survey]:
+    """Take dumps at arbitrary instants and survey each; figures by tracing setting."""
+    rng = random.Random(seed)
+    aliases = alias_names(machine.kernel.vmlinux)
+    results = {setting: Survey() for setting in SETTINGS}
+    per_setting = -(-dumps // len(SETTINGS))
+    for number in range(dumps):
+        setting = SETTINGS[number // per_setting]
+        if number % per_setting == 0:
+            set_tracing(machine, setting)
+        time.sleep(rng.uniform(0.0, 1.5))
+        vmcore = folder / f"survey-{number}.vmcore"
+        dump = machine.dump(vmcore, stacks=True)
+        try:
+            walked = walk_dump(vmcore, machine.kernel.vmlinux, machine.kernel.debug_modules)
+            results[setting].add(survey_dump(walked, dump.stacks, aliases))
+        finally:
+            vmcore.unlink(missing_ok=True)
+    set_tracing(machine, "plain")
+    return results
+
+
+def total(results: dict[str, Survey]) -> Survey:
+    """Add all settings up."""
+    everything = Survey()
+    for part in results.values():
+        everything.add(part)
+    return everything
+
+
+def main() -> int:
+    """Survey a fresh guest and print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dumps", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    kernel = kernels.find() if kernels.installed() else kernels.fetch()
+    machine = machines.boot(kernel, name="survey")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            results = survey_guest(machine, arguments.dumps, arguments.seed, Path(folder))
+    finally:
+        machine.stop()
+    answer: dict[str, Any] = {name: part.to_json() for name, part in results.items()}
+    answer["total"] = total(results).to_json()
+    text = json.dumps(answer, indent=2)
+    if arguments.json:
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
