@@ -15,6 +15,8 @@ exclude_patterns = ["_build", "_ext"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 nitpicky = True
+# Options begin with two dashes and stay so.
+smartquotes = False
 
 html_theme = "alabaster"
 html_theme_options = {

@@ -21,7 +21,7 @@ from docutils.parsers.rst import Directive
 from surefoot.cli import exits
 from surefoot.cli.main import cli
 
-GLOBAL = ("json", "quiet", "color", "help", "version")
+GLOBAL = {"--json", "--quiet", "--color", "--help"}
 """Options that every command has; they are described once."""
 
 
@@ -33,20 +33,13 @@ class Described:
         name: with the names of its groups, such as "surefoot vm boot".
         usage: one line.
         paragraphs: of the help text.
-        options: spelling and help of each option and argument that is not global.
+        options: spelling and help of each option that is not global; arguments stand in the usage.
     """
 
     name: str
     usage: str
     paragraphs: tuple[str, ...]
     options: tuple[tuple[str, str], ...]
-
-
-def _spelling(param: click.Parameter, ctx: click.Context) -> tuple[str, str]:
-    record = param.get_help_record(ctx)
-    if record is not None:
-        return record
-    return param.make_metavar(ctx), ""
 
 
 def describe(command: click.Command, parent: click.Context | None = None) -> Iterator[Described]:
@@ -58,7 +51,9 @@ def describe(command: click.Command, parent: click.Context | None = None) -> Ite
         usage=" ".join([ctx.command_path, *command.collect_usage_pieces(ctx)]),
         paragraphs=tuple(inspect.cleandoc(command.help or "").split("\n\n")),
         options=tuple(
-            _spelling(param, ctx) for param in command.get_params(ctx) if parent is None or param.name not in GLOBAL
+            record
+            for param in command.get_params(ctx)
+            if (record := param.get_help_record(ctx)) and (parent is None or not GLOBAL.intersection(param.opts))
         ),
     )
     if isinstance(command, click.Group):

@@ -36,7 +36,13 @@ class Entry(NamedTuple):
     summary: str
 
 
-COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType({})
+COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
+    {
+        "stack": Entry("surefoot.cli.stack", "Trace every task of a dump and say which traces are certain."),
+        "vm": Entry("surefoot.cli.vm", "Run real arm64 kernels in QEMU: fetch, boot, trace, dump."),
+        "demo": Entry("surefoot.cli.demo", "Boot a real kernel, dump it, and trace every task of the dump."),
+    }
+)
 """Every subcommand of `surefoot`."""
 
 
@@ -59,8 +65,6 @@ class _LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
-        if not COMMANDS:
-            return
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
 
