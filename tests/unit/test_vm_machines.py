@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-import struct
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
 
-from surefoot.errors import Inconsistent, InputError, TargetError, Truncated, Unavailable, Unsupported
-from surefoot.targets.vm import flattened, folders, kernels, machines, qemu
+from surefoot.errors import InputError, TargetError, Unavailable
+from surefoot.targets.vm import folders, kernels, machines, qemu
 
 
 @pytest.fixture
@@ -127,7 +125,7 @@ def test_a_dump_that_breaks_off_leaves_no_file_and_a_running_guest(
         def execute(self, command: str, _arguments: Any = None) -> None:
             said.append(command)
 
-        def dump(self, path: Path, _format: str) -> None:
+        def dump(self, path: Path) -> None:
             path.write_bytes(b"half")
             raise TargetError("QEMU refused dump-guest-memory: no space left")
 
@@ -144,40 +142,3 @@ def test_a_dump_that_breaks_off_leaves_no_file_and_a_running_guest(
 def test_a_function_to_probe_has_to_be_a_name(kernel: kernels.Kernel) -> None:
     with pytest.raises(InputError, match="name of a function"):
         save(kernel, "one", 11).trace_on(kretprobes=["vfs_read; reboot"])
-
-
-def flat(*records: tuple[int, bytes], end: bool = True) -> bytes:
-    """Make a flattened dump by the description of its format."""
-    data = b"makedumpfile".ljust(4096, b"\0")
-    for offset, content in records:
-        data += struct.pack(">qq", offset, len(content)) + content
-    return data + (struct.pack(">qq", -1, -1) if end else b"")
-
-
-def test_a_flattened_dump_becomes_seekable() -> None:
-    target = io.BytesIO()
-    flattened.unflatten(io.BytesIO(flat((10, b"late"), (0, b"KDUMP   "), (12, b"TE"))), target)
-    assert target.getvalue() == b"KDUMP   \0\0laTE"
-
-
-def test_a_damaged_flattened_dump_is_refused() -> None:
-    for data, error in (
-        (b"KDUMP   ", Unsupported),
-        (flat((0, b"x"), end=False), Truncated),
-        (flat((0, b"xyz"), end=False)[:-1], Truncated),
-        (flat((-2, b"x")), Inconsistent),
-    ):
-        with pytest.raises(error):
-            flattened.unflatten(io.BytesIO(data), io.BytesIO())
-
-
-def test_only_empty_fields_of_the_name_are_filled_in() -> None:
-    known = [b"", b"host", b"", b"#1", b"Unknown", b""]
-    target = io.BytesIO(b"KDUMP   \6\0\0\0" + b"".join(field.ljust(65, b"\0") for field in known) + b"rest")
-    flattened.complete_utsname(target, "7.3.4")
-    data = target.getvalue()
-    fields = [data[12 + 65 * i : 77 + 65 * i].rstrip(b"\0") for i in range(6)]
-    assert fields == [b"Linux", b"host", b"7.3.4", b"#1", b"aarch64", b"(unknown)"]
-    assert data.endswith(b"rest")
-    with pytest.raises(Unsupported):
-        flattened.complete_utsname(io.BytesIO(b"ELF"), "7.3.4")

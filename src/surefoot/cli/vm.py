@@ -204,7 +204,7 @@ def trace(held: Globals, action: str, name: str, graph: bool, graph_filter: str,
 @click.option(
     "--format",
     "dump_format",
-    type=click.Choice(["elf", "kdump-zlib", "kdump-lzo", "kdump-snappy"]),
+    type=click.Choice(["elf", "kdump-zlib"]),
     default="elf",
     show_default=True,
 )

@@ -3,5 +3,5 @@
 ``kernels`` fetches, ``machines`` boots and drives named guests, ``hole`` catches the function-graph hole; the
 rest is what these stand on: ``apt`` and ``mirror``, ``initramfs`` (pure), ``qemu`` (process and QMP), ``guest``
 (the command channel), ``stacks`` (pure: the kernel's own traces),
-``flattened`` (pure: compressed dumps).
+``kdump`` (pure: compressed dumps).
 """

@@ -316,6 +316,6 @@ def _last_line(text: str) -> str:
 
 def _failed(message: str, result: subprocess.CompletedProcess[str]) -> Unavailable:
     """Give an error with apt's own first complaint as the hint."""
-    complaints = [line for line in result.stderr.splitlines() if line.startswith("E:")]
-    hint = complaints[0].removeprefix("E:").strip() if complaints else _last_line(result.stderr)
+    complaints = [line for line in result.stderr.splitlines() if line.startswith(("E:", "W: Failed"))]
+    hint = complaints[0][2:].strip() if complaints else _last_line(result.stderr)
     return Unavailable(message, hint=f"apt says: {hint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.errors import InputError, SurefootError, TargetError, Unavailable
-from surefoot.targets.vm import flattened, qemu
+from surefoot.targets.vm import kdump, qemu
 from surefoot.targets.vm.folders import (
     Report,
     cache_folder,
@@ -28,8 +29,10 @@ from surefoot.targets.vm.guest import Console
 from surefoot.targets.vm.kernels import Kernel, open_kernel
 from surefoot.targets.vm.stacks import ThreadStack, parse_stacks
 
-__all__ = ["GRAPH_FILTER", "Dump", "Machine", "boot", "find", "running"]
+__all__ = ["DUMP_FORMATS", "GRAPH_FILTER", "Dump", "Machine", "boot", "find", "running"]
 
+DUMP_FORMATS = ("elf", "kdump-zlib")
+"""ELF as QEMU writes it, or that compressed by us to some 5 % once the guest runs on."""
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")
 _FUNCTION = re.compile(r"^[A-Za-z_][A-Za-z0-9_.]*$")
 _STATE = "machine.json"
@@ -50,7 +53,7 @@ class Dump:
 
     Attributes:
         path: the vmcore.
-        dump_format: as QEMU names it.
+        dump_format: one of DUMP_FORMATS.
         size_bytes: of the vmcore.
         paused_s: seconds for which the guest stood still.
         kernel: what the guest runs.
@@ -190,7 +193,7 @@ class Machine:
 
         Args:
             path: the vmcore; appears whole or not at all.
-            dump_format: one of ``qemu.DUMP_FORMATS``.
+            dump_format: one of DUMP_FORMATS.
             stacks: take the kernel's own trace of every thread just before the stop.
 
         Raises:
@@ -198,8 +201,8 @@ class Machine:
             Unavailable: the guest has ended.
             TargetError: the file cannot be written.
         """
-        if dump_format not in qemu.DUMP_FORMATS:
-            raise InputError(f"'{dump_format}' is none of the formats: {', '.join(qemu.DUMP_FORMATS)}")
+        if dump_format not in DUMP_FORMATS:
+            raise InputError(f"'{dump_format}' is none of the formats: {', '.join(DUMP_FORMATS)}")
         path = path.absolute()
         partial = path.with_name(f".{path.name}.{time.monotonic_ns()}.partial")
         self._check_space(path)
@@ -213,11 +216,11 @@ class Machine:
         try:
             with self.stopped() as monitor:
                 before = time.monotonic()
-                monitor.dump(partial, dump_format)
+                monitor.dump(partial)
                 paused_s = time.monotonic() - before
             with os_errors(f"write {path}"):
                 if dump_format != "elf":
-                    _unflatten(partial, self.kernel.release)
+                    _compress(partial, self.kernel.release)
                 partial.chmod(0o644)
                 size_bytes = partial.stat().st_size
                 partial.rename(path)
@@ -244,16 +247,19 @@ class Machine:
             )
 
 
-def _unflatten(path: Path, release: str) -> None:
-    """Put the seekable form of a compressed dump in place of the flattened one that QEMU wrote."""
-    seekable = path.with_name(f"{path.name}2")
+def _compress(path: Path, release: str) -> None:
+    """Put the kdump form of an ELF vmcore in its place."""
+    compressed = path.with_name(f"{path.name}2")
     try:
-        with path.open("rb") as source, seekable.open("w+b") as target:
-            flattened.unflatten(source, target)
-            flattened.complete_utsname(target, release)
-        seekable.rename(path)
+        with (
+            path.open("rb") as source,
+            compressed.open("w+b") as target,
+            mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            kdump.convert(data, target, release)
+        compressed.rename(path)
     finally:
-        seekable.unlink(missing_ok=True)
+        compressed.unlink(missing_ok=True)
 
 
 def _runs_folder() -> Path:

@@ -17,7 +17,21 @@ from surefoot.errors import TargetError, Unavailable
 from surefoot.targets.vm.folders import check_tools
 from surefoot.targets.vm.guest import connect
 
-__all__ = ["CONSOLE", "GDB", "QMP", "SERIAL", "SERIAL_LOG", "Monitor", "Spec", "command_line", "start"]
+__all__ = [
+    "CONSOLE",
+    "DEFAULT_CPU",
+    "GDB",
+    "QMP",
+    "SERIAL",
+    "SERIAL_LOG",
+    "Monitor",
+    "Spec",
+    "command_line",
+    "is_running",
+    "kill",
+    "process_name",
+    "start",
+]
 
 PROGRAM = "qemu-system-aarch64"
 QMP, SERIAL, CONSOLE, GDB = "qmp.sock", "serial.sock", "console.sock", "gdb.sock"
@@ -27,7 +41,6 @@ _QUIT_TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 30.0
 DEFAULT_CPU = "max,pauth-impdef=on"
 """Everything that QEMU knows, pointer authentication among it, with a hash that is quick to emulate."""
-DUMP_FORMATS = ("elf", "kdump-zlib", "kdump-lzo", "kdump-snappy")
 
 _T = TypeVar("_T")
 
@@ -183,20 +196,16 @@ class Monitor:
         """Give the guest's run state, such as ``running`` or ``paused``."""
         return str(self.execute("query-status")["status"])
 
-    def dump(self, path: Path, dump_format: str = "elf") -> None:
-        """Write the guest's memory and registers; only a stopped guest gives a consistent picture.
+    def dump(self, path: Path) -> None:
+        """Write the guest's memory and registers as an ELF vmcore; only a stopped guest gives a consistent one.
 
         Args:
             path: absolute; must not exist.
-            dump_format: one of DUMP_FORMATS.
 
         Raises:
             TargetError: QEMU could not write it, as on a full disk; a partial file may be left.
         """
-        arguments: dict[str, object] = {"paging": False, "protocol": f"file:{path}"}
-        if dump_format != "elf":
-            arguments["format"] = dump_format
-        self.execute("dump-guest-memory", arguments)
+        self.execute("dump-guest-memory", {"paging": False, "protocol": f"file:{path}"})
 
     def _run(self, action: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         async def perform() -> _T:
