@@ -211,7 +211,7 @@ def _frame_lines(task: TaskView, frame: FrameView, style: Style, columns: _Colum
         inlined = "" if line is frame.place.lines[-1] else f"  {printable(line.function)} (inlined)"
         yield f"{indent}{style.dim}{printable(line.file)}:{line.line}{inlined}{style.off}"
     if frame.ambiguous is not None:
-        yield _answer("LR?", frame.ambiguous, "may or may not be a caller", style, columns)
+        yield _answer("LR?", frame.ambiguous, "perhaps a caller", style, columns)
     if lost and task.other_at is not None and task.reason_at is not None:
         yield _answer("", task.reason_at, "says the rule", style, columns)
         yield _answer("", task.other_at, "says the record", style, columns)
