@@ -161,6 +161,13 @@ def compressed(content: bytes, size: int | None = None, method: int = 1, payload
     return image_of(Elf().section(".debug_frame", data, flags=COMPRESSED))
 
 
+def test_compression_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the data could really hold, but no memory should."""
+    monkeypatch.setattr("surefoot.image.compressed._MAX_BYTES", 1000)
+    with pytest.raises(Unsupported, match="holds 1000 bytes; less than"):
+        compressed(bytes(1000)).elf.section_bytes(1)
+
+
 def test_compressed_sections_are_decompressed() -> None:
     content = bytes(range(256)) * 40
     assert compressed(content).elf.section_bytes(1).tobytes() == content

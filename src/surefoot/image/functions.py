@@ -28,7 +28,7 @@ from surefoot.image.model import Text
 from surefoot.image.names import NameTable
 from surefoot.image.symbols import Binding, SymbolKind, Symbols
 
-__all__ = ["Functions", "Ranges", "kallsyms_rank"]
+__all__ = ["Functions", "Names", "Ranges", "kallsyms_rank"]
 
 _HIDDEN: Final = (b"__efistub_", b"__crc_", b"__kstrtab_", b"__kstrtabns_", b"__kcfi_typeid_", b"__pi___kcfi_typeid_")
 """Prefixes that kallsyms leaves out (scripts/mksysmap, Linux 7.3)."""
