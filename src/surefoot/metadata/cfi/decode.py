@@ -5,7 +5,8 @@ read the headers, cut the programs into instructions, work out the rules, lay ou
 
 Invariant: one row per location advance, as the interpreted output of readelf has them (an FDE without instructions
 has one row, its CIE's). A function that cannot be decoded to its end is REFUSED with a reason and keeps the rows
-that were finished; a section whose records do not fit each other is an error.
+that were finished (the last of them ends before the next location, which the table cannot say: whoever looks up rows
+has to ask for the flag); a section whose records do not fit each other is an error.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from surefoot.metadata.cfi.entries import Cie, Fdes, Options, read_cies, read_fd
 from surefoot.metadata.cfi.layout import build_table
 from surefoot.metadata.cfi.opcodes import KIND, Flag, Kind
 from surefoot.metadata.cfi.pointers import Bases
-from surefoot.metadata.cfi.program import Programs, instruction_lengths, split
+from surefoot.metadata.cfi.program import Programs, Shapes, instruction_shapes, size_set_locs, split
 from surefoot.metadata.cfi.reasons import Refusals
 from surefoot.metadata.cfi.records import find_records
 from surefoot.metadata.cfi.relocate import Relocations, apply
@@ -97,11 +98,12 @@ def _decode(section: Section, options: Options, relocations: Relocations | None)
     records = find_records(section, eh=options.eh)
     cies, which = read_cies(section, records.take(np.flatnonzero(records.is_cie)), options)
     details = Details()
-    initial = _run_cies(section, cies, details, options)
+    shapes = instruction_shapes(section)
+    initial = _run_cies(section, shapes, cies, details, options)
     refused = Refusals()
     fdes = read_fdes(section, records, cies, which, refused, options)
     sections = _sections(fdes, relocations, refused)
-    rows = _run_fdes(section, fdes, cies, initial, details, refused, options)
+    rows = _run_fdes(section, shapes, fdes, cies, initial, details, refused, options)
     return build_table(section, fdes, sections, rows, details, refused, eh=options.eh)
 
 
@@ -122,7 +124,7 @@ def _programs(cies: list[Cie], first: Off, end: Off, cie: Row, start: Addr, size
     )
 
 
-def _run_cies(section: Section, cies: list[Cie], details: Details, options: Options) -> Initial:
+def _run_cies(section: Section, shapes: Shapes, cies: list[Cie], details: Details, options: Options) -> Initial:
     """Run the programs of the CIEs; one that cannot be run gets a reason."""
     if not cies:
         return Initial.nothing(0)
@@ -131,7 +133,7 @@ def _run_cies(section: Section, cies: list[Cie], details: Details, options: Opti
     none = np.zeros(len(cies), dtype=np.uint64)
     programs = _programs(cies, first, end, np.arange(len(cies), dtype=np.int64), none, none)
     refused = Refusals()
-    ops = split(section, instruction_lengths(section, programs), programs, refused)
+    ops = split(section, shapes, programs, refused)
     head = np.uint16(Flag.HEAD)
     moves = ops.having(Flag.ROW)
     ops.refuse(refused, moves[(ops.flags[moves] & head) == 0], "a location advance")
@@ -168,6 +170,7 @@ def _sections(fdes: Fdes, relocations: Relocations | None, refused: Refusals) ->
 
 def _run_fdes(
     section: Section,
+    shapes: Shapes,
     fdes: Fdes,
     cies: list[Cie],
     initial: Initial,
@@ -181,5 +184,6 @@ def _run_fdes(
     found = refused.first(len(fdes))
     first = fdes.first if found is None else np.where(found[0] < 0, fdes.end, fdes.first)
     programs = _programs(cies, first, fdes.end, fdes.cie, fdes.start, fdes.size)
-    ops = split(section, instruction_lengths(section, programs), programs, refused)
+    size_set_locs(section, shapes, programs)
+    ops = split(section, shapes, programs, refused)
     return execute(section, ops, programs, initial, details, refused, options.bases)

@@ -268,19 +268,14 @@ def read_fdes(
     count = fdes.start.size
     start, size = np.zeros(count, dtype=np.uint64), np.zeros(count, dtype=np.uint64)
     first = fdes.end.copy()
-    shapes: dict[tuple[int, int, bool, str, str], list[int]] = {}
-    for number, item in enumerate(cies):
-        key = (item.encoding, item.address_size, item.augmented, item.blind, item.reason)
-        shapes.setdefault(key, []).append(number)
-    shape_of = np.zeros(max(len(cies), 1), dtype=np.int64)
-    for shape, members in enumerate(shapes.values()):
-        shape_of[members] = shape
-    for shape, (encoding, address_size, augmented, blind, reason) in enumerate(shapes):
-        mine = np.flatnonzero(shape_of[cie] == shape)
-        if blind or reason:
-            refused.add(mine, np.full(mine.size, -1), blind or reason)
-        if not blind:
-            shaped = Cie(0, 0, address_size=address_size, encoding=encoding, augmented=augmented)
+    refused.add_whole([item.blind or item.reason for item in cies], cie)
+    shapes = [None if item.blind else (item.encoding, item.address_size, item.augmented) for item in cies]
+    numbers = {shape: number for number, shape in enumerate(dict.fromkeys(shapes))}
+    shape_of = np.array([numbers[shape] for shape in shapes], dtype=np.int64)[cie]
+    for shape, number in numbers.items():  # few: they differ in encodings only
+        if shape is not None:
+            mine = np.flatnonzero(shape_of == number)
+            shaped = Cie(0, 0, encoding=shape[0], address_size=shape[1], augmented=shape[2])
             start[mine], size[mine], first[mine] = _addresses(section, fdes, mine, shaped, refused, options)
     _check_fit(section, fdes, first)
     flags = np.array([item.flags for item in cies] or [0], dtype=np.uint8)[cie]

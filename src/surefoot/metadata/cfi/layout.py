@@ -62,9 +62,9 @@ def build_table(
     found = refused.first(count)
     flags, reason = fdes.flags, np.full(count, -1, dtype=np.int16)
     state: Initial = Initial.nothing(0) if rows is None else rows
-    start = np.zeros(0, dtype=np.uint64) if rows is None else rows.start
-    lane = np.zeros(0, dtype=np.int32) if rows is None else rows.lane
-    first = np.zeros(0, dtype=np.int64) if rows is None else rows.heads
+    start, lane, first = np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)
+    if rows is not None:
+        start, lane, first = rows.start, rows.lane, rows.heads
     counts = np.diff(np.append(first, start.size))
     if found is not None and rows is not None:
         where, reason = found
@@ -86,18 +86,9 @@ def build_table(
         rep_size=np.zeros(count, dtype=np.uint8),
         reason=reason,
     )
-    return RuleTable(
-        start,
-        *columns,
-        ra_signed=state.signed,
-        func=lane,
-        side=side,
-        functions=index,
-        side_rules=side_rules,
-        expressions=expressions,
-        reasons=tuple(refused.sentences),
-        abi=Abi.AARCH64_BE if section.big_endian else Abi.AARCH64_LE,
-    )
+    reasons = tuple(refused.sentences)
+    abi = Abi.AARCH64_BE if section.big_endian else Abi.AARCH64_LE
+    return RuleTable(start, *columns, state.signed, lane, side, index, side_rules, expressions, reasons, abi)
 
 
 def _finished(rows: Rows, where: Off) -> Mask:
@@ -153,16 +144,16 @@ def _columns(
     return (base, cfa_off, fp_rule, fp_off, ra_rule, ra_off), side, side_rules, expressions
 
 
-def _beyond(off: Off) -> Row:
+def _beyond(off: Off | Off32) -> Row:
     """(k,) int64, rows whose offset does not fit 32 bits."""
-    if not off.size or (int(off.min()) >= _MIN and int(off.max()) <= _MAX):
+    if off.dtype == np.int32 or not off.size or (int(off.min()) >= _MIN and int(off.max()) <= _MAX):
         return np.zeros(0, dtype=np.int64)
     return np.flatnonzero((off < _MIN) | (off > _MAX))
 
 
-def _narrow(off: Off, fits: Mask) -> Off32:
+def _narrow(off: Off | Off32, fits: Mask) -> Off32:
     """Give the offsets as int32, 0 where they are somewhere else."""
-    return (off * fits).astype(np.int32)
+    return (off * fits).astype(np.int32, copy=False)
 
 
 def _gather(section: Section, where: Off, lengths: Off) -> tuple[bytes, Off]:
@@ -189,7 +180,7 @@ def _fill_cfa(
 
 
 def _fill_register(
-    part: NDArray[np.void], said: Code, rule: Code, off: Off, known: tuple[Code, Off, Off, Off, Off]
+    part: NDArray[np.void], said: Code, rule: Code, off: Off | Off32, known: tuple[Code, Off, Off, Off, Off]
 ) -> None:
     """Fill the side rules of x29 or x30: `said` by the source, `rule` in the column."""
     mine = np.flatnonzero((rule == _OTHER) & (said == _SAVED))
@@ -201,7 +192,7 @@ def _fill_register(
     _copy(part, mine, off[mine], known)
 
 
-def _copy(part: NDArray[np.void], mine: Row, numbers: Off, known: tuple[Code, Off, Off, Off, Off]) -> None:
+def _copy(part: NDArray[np.void], mine: Row, numbers: Off | Off32, known: tuple[Code, Off, Off, Off, Off]) -> None:
     """Copy details into side rules."""
     kinds, regs, offsets, exprs, lengths = known
     part["kind"][mine] = kinds[numbers]

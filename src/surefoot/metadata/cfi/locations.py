@@ -51,7 +51,7 @@ def row_starts(
     lane = ops.lane[rows]
     step = _steps(section, ops, rows, code)
     step *= programs.code_factor[programs.cie][lane]
-    heads = np.flatnonzero(ops.flags[rows] & np.uint16(Flag.HEAD))
+    heads = np.flatnonzero((ops.flags[rows] & np.uint16(Flag.HEAD)) != 0)
     set_at = np.flatnonzero(code == opcodes.SET_LOC)
     if set_at.size:
         return _with_set_loc(section, ops, rows, step, set_at, programs, bases, refused), heads
@@ -73,7 +73,7 @@ def _steps(section: Section, ops: Ops, rows: Row, code: Code) -> Addr:
     for operation, width in _OPERANDS:
         some = np.flatnonzero(code == operation)
         if some.size:
-            step[some] = np.minimum(section.fixed(ops.arg[rows[some]], width), _STEP_MAX)
+            step[some] = np.minimum(section.fixed(ops.arg(rows[some]), width), _STEP_MAX)
     return step
 
 
@@ -100,7 +100,7 @@ def _with_set_loc(
     step = np.minimum(step, _STEP_MAX)
     total = np.cumsum(step, dtype=np.uint64)
     anchor = np.zeros(rows.size, dtype=np.int64)
-    heads = np.flatnonzero(ops.flags[rows] & np.uint16(Flag.HEAD))
+    heads = np.flatnonzero((ops.flags[rows] & np.uint16(Flag.HEAD)) != 0)
     anchor[heads] = heads
     anchor[set_at] = set_at
     anchor = np.maximum.accumulate(anchor)
@@ -127,5 +127,5 @@ def _set_locs(
         if sentence:
             ops.refuse(refused, which[mine], sentence)
             continue
-        value[mine], _, exact[mine], _ = read_pointers(section, ops.arg[which[mine]], key // 16, key % 16, bases)
+        value[mine], _, exact[mine], _ = read_pointers(section, ops.arg(which[mine]), key // 16, key % 16, bases)
     return value, exact

@@ -24,6 +24,11 @@ __all__ = [
     "LENGTH",
     "RA",
     "RA_SIGN_STATE",
+    "SHAPE",
+    "SHAPE_LEB",
+    "SHAPE_LEBS",
+    "SHAPE_LENGTH",
+    "SHAPE_MATTERS",
     "SP",
     "UNKNOWN",
     "Flag",
@@ -191,4 +196,24 @@ BLOCK: Final = (DEF_CFA_EXPRESSION, EXPRESSION, VAL_EXPRESSION)
 """Instructions whose last LEB128 operand is the length of a block that follows."""
 FLAGS: Final = _flags()
 KIND: Final = _kind()
+SHAPE_LENGTH: Final = 0x0F
+"""Bits of SHAPE: LENGTH, 0 for blocks and UNKNOWN."""
+SHAPE_MATTERS: Final = 0x10
+"""Bit of SHAPE: has any Flag."""
+SHAPE_LEBS: Final = 0x40
+"""Bit of SHAPE: two LEB128 operands."""
+SHAPE_LEB: Final = 0x80
+"""Bit of SHAPE: at least one."""
 HEAD_FLAGS: Final = Flag.HEAD | Flag.ROW | Flag.CFA_REG | Flag.CFA_OFF | Flag.FP | Flag.RA
+
+
+def _shape() -> bytes:
+    """256 bytes, all that is needed to cut programs, as bytes.translate takes it."""
+    length = np.where(LENGTH == UNKNOWN, 0, LENGTH)
+    length[list(BLOCK)] = 0
+    table = length | np.where(FLAGS != 0, SHAPE_MATTERS, 0)
+    table |= np.where(LEBS == 2, SHAPE_LEBS, 0) | np.where(LEBS >= 1, SHAPE_LEB, 0)
+    return table.astype(np.uint8).tobytes()
+
+
+SHAPE: Final = _shape()

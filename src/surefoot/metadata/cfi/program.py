@@ -1,28 +1,42 @@
 """Layer 2: instruction streams cut into instructions, all programs at once.
 
 The length of the instruction that would begin at a byte depends on that byte and a few behind it, so it is worked out
-for every byte of the section first. Then all programs advance in lockstep, one instruction per pass, which is one
-indexing and one addition; programs that end drop out. When few are left and a pass costs more than the work in it,
-the rest is done by doubling: with "where n instructions further lead" known for all bytes, one indexing gives 2n.
+for every byte of the section first, all but the rare ones, which are looked at when they are met. Then all programs
+advance in lockstep, one instruction per pass, which is one indexing and one addition; programs that end drop out.
+When few are left and a pass costs more than the work in it, the rest is done by doubling: with "where n instructions
+further lead" known for all bytes, one indexing gives 2n.
 
 Invariant: work is bounded by the bytes of the programs (times the logarithm of the longest), whatever they hold.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from surefoot.dtypes import Addr, Bytes, Code, Mask, Off, Row, Row32
+from surefoot.dtypes import Addr, Code, Mask, Off, Row, Row32
 from surefoot.metadata.cfi import opcodes
-from surefoot.metadata.cfi.opcodes import FLAGS, HEAD, HEAD_FLAGS, LEBS, LENGTH, UNKNOWN, Flag
+from surefoot.metadata.cfi.opcodes import (
+    FLAGS,
+    HEAD,
+    HEAD_FLAGS,
+    LEBS,
+    LENGTH,
+    SHAPE,
+    SHAPE_LEB,
+    SHAPE_LEBS,
+    SHAPE_LENGTH,
+    SHAPE_MATTERS,
+    UNKNOWN,
+    Flag,
+)
 from surefoot.metadata.cfi.reasons import Refusals
 from surefoot.metadata.cfi.section import LEB_MAX, Section
 
-__all__ = ["Ops", "Programs", "instruction_lengths", "split"]
+__all__ = ["Ops", "Programs", "Shapes", "instruction_shapes", "size_set_locs", "split"]
 
 _CHECK_EVERY: Final = 32
 """Passes between two looks at whether doubling is cheaper."""
@@ -63,16 +77,18 @@ class Programs:
     def __len__(self) -> int:
         return int(self.first.size)
 
-    def take(self, which: Row) -> Programs:
-        """Give the chosen programs."""
-        return replace(
-            self,
-            first=self.first[which],
-            end=self.end[which],
-            cie=self.cie[which],
-            start=self.start[which],
-            size=self.size[which],
-        )
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """What an instruction that starts at each byte of the section would be.
+
+    Attributes:
+        length: (bytes,) uint8; 0 where it takes a closer look.
+        matters: (bytes,) bool, whether it has to do with SP, x29, x30 or the CFA.
+    """
+
+    length: Code
+    matters: Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +99,7 @@ class Ops:
         pos: (n,) int64, offset of the first byte; for a head one less than the program's.
         code: (n,) uint8, first byte.
         flags: (n,) uint16, bits of Flag.
-        arg: (n,) int64, offset of the operand that follows the register, or of the first one.
+        skip: (n,) uint8, bytes of the register operand of EXTENDED instructions, else 0.
         lane: (n,) int32, number of the program.
         heads: (p,) int64, index of each program's head.
     """
@@ -91,122 +107,147 @@ class Ops:
     pos: Off
     code: Code
     flags: NDArray[np.uint16]
-    arg: Off
+    skip: Code
     lane: Row32
     heads: Row
 
     def __len__(self) -> int:
         return int(self.pos.size)
 
+    def arg(self, which: Row) -> Off:
+        """(k,) int64, offsets of operands: the first one, or the one that follows the register."""
+        return self.pos[which] + (self.skip[which] + np.int64(1))
+
     def having(self, bits: int) -> Row:
         """(k,) int64, indices of the instructions that have one of the bits."""
-        return np.flatnonzero(self.flags & np.uint16(bits))
+        return np.flatnonzero((self.flags & np.uint16(bits)) != 0)
 
     def refuse(self, refused: Refusals, which: Row, sentence: str) -> None:
         """Refuse the programs of some instructions from there on."""
         refused.add(self.lane[which], self.pos[which], sentence)
 
 
-def instruction_lengths(section: Section, programs: Programs) -> NDArray[np.int32]:
+def instruction_shapes(section: Section) -> Shapes:
     """Give the length of the instruction that would start at each byte of the section.
 
-    Returns:
-        (bytes,) int32; UNKNOWN for unknown instructions and operands that cannot be read.
+    One-byte operands, nearly all there are, come out of a table of the first byte; where a LEB128 operand may be
+    longer it is measured. The rest (blocks, unknown instructions, too long numbers) is left to `_exact_lengths`.
     """
     code = section.data[: section.size]
-    length = LENGTH[code]
-    lebs = LEBS[code]
-    long = section.data >= 0x80
-    after, second = long[1 : section.size + 1], long[2 : section.size + 2]
-    some = np.flatnonzero(((lebs >= 1) & after) | ((lebs == 2) & second))
-    if some.size:
-        first = section.leb_length(some + 1)
-        two = np.where(lebs[some] == 2, section.leb_length(some + 1 + first), 0)
-        whole = 1 + first + two
-        whole[(first > LEB_MAX) | (two > LEB_MAX)] = UNKNOWN
-        length[some] = whole
-    for block in opcodes.BLOCK:
-        at = np.flatnonzero((code == block) & (length < UNKNOWN))
-        before = 1 if block == opcodes.DEF_CFA_EXPRESSION else 1 + section.leb_length(at + 1)
-        content = section.leb(at + before, signed=False)
-        fits = content.ok & (content.value < section.size)
-        length[at] = np.where(fits, length[at] + content.value * fits, UNKNOWN)
-    _size_set_loc(code, length, programs)
-    return length
+    shape = np.frombuffer(code.tobytes().translate(SHAPE), dtype=np.uint8)
+    length = shape & np.uint8(SHAPE_LENGTH)
+    more = section.data & np.uint8(0x80)
+    more = more[1 : section.size + 1] | (more[2 : section.size + 2] >> np.uint8(1))
+    some = np.flatnonzero((more & shape & np.uint8(SHAPE_LEB | SHAPE_LEBS)) != 0)
+    first = section.leb_length(some + 1)
+    two = np.flatnonzero((shape[some] & np.uint8(SHAPE_LEBS)) != 0)
+    whole = 1 + first
+    second = section.leb_length(some[two] + whole[two])
+    whole[two] += second
+    whole[first > LEB_MAX] = 0
+    whole[two[second > LEB_MAX]] = 0
+    length[some] = np.where(length[some] != 0, whole, 0)
+    return Shapes(length, (shape & np.uint8(SHAPE_MATTERS)) != 0)
 
 
-def _size_set_loc(code: Bytes, length: NDArray[np.int32], programs: Programs) -> None:
-    """DW_CFA_set_loc holds a pointer in the encoding of its program's CIE."""
+def size_set_locs(section: Section, shapes: Shapes, programs: Programs) -> None:
+    """Correct the length of DW_CFA_set_loc, which holds a pointer in the encoding of its program's CIE."""
     form = programs.encoding & 0x0F
     width = np.array([0, 0, 2, 4, 8, 0, 0, 0, 0, 0, 2, 4, 8, 0, 0, 0])[form]
     width = np.where((form == 0) | (form == 8), programs.address_size, width)
-    if not len(programs) or bool(np.all(width == 8)):
+    if bool(np.all(width == 8)):
         return
-    at = np.flatnonzero(code == opcodes.SET_LOC)
+    at = np.flatnonzero(section.data[: section.size] == opcodes.SET_LOC)
     lane = np.maximum(np.searchsorted(programs.first, at, side="right") - 1, 0)
     mine = width[programs.cie[lane]]
-    length[at] = np.where(mine > 0, 1 + mine, UNKNOWN)
+    shapes.length[at] = np.where(mine > 0, 1 + mine, 0)
 
 
-def split(section: Section, length: NDArray[np.int32], programs: Programs, refused: Refusals) -> Ops:
+def _exact_lengths(section: Section, pos: Off) -> Off:
+    """(k,) int64, lengths of instructions for which there is 0 in Shapes; UNKNOWN where they cannot be read."""
+    code = section.data[pos]
+    length = np.full(pos.size, UNKNOWN, dtype=np.int64)
+    some = np.flatnonzero((code == opcodes.DEF_CFA_EXPRESSION) | (LEBS[code] == 2))
+    at = pos[some] + 1
+    pair = np.flatnonzero(code[some] != opcodes.DEF_CFA_EXPRESSION)
+    register = section.leb_length(at[pair])
+    at[pair] += register
+    content = section.leb(at, signed=False)
+    fits = content.ok & (content.value < section.size) & np.isin(code[some], opcodes.BLOCK)
+    fits[pair[register > LEB_MAX]] = False
+    whole = at + content.length + np.minimum(content.value, section.size) - pos[some]
+    length[some[fits]] = whole[fits]
+    return length
+
+
+def split(section: Section, shapes: Shapes, programs: Programs, refused: Refusals) -> Ops:
     """Cut programs into instructions; those without effect on SP, x29, x30 and the CFA are left out.
 
     Args:
         section: the bytes.
-        length: from `instruction_lengths`.
+        shapes: from `instruction_shapes`.
         programs: at least one; their bytes do not overlap, and before each lies a byte that is in none.
         refused: takes unknown and truncated instructions.
     """
     mark = np.zeros(section.size + 1, dtype=np.bool_)
+    wrong = _mark(section, mark, shapes.length, programs)
+    mark[:-1] &= shapes.matters
     mark[programs.first - 1] = True
-    _mark(mark, length, programs)
     pos = np.flatnonzero(mark)
-    # Only the last instruction of a program can be unknown or too long: nothing behind it was reached.
-    heads = np.searchsorted(pos, programs.first - 1)
-    last = np.append(heads[1:], pos.size) - 1
-    _refuse_last(section, length, programs, np.flatnonzero(last > heads), pos[last], refused)
+    _refuse_wrong(section, programs, wrong, refused)
     code = section.data[pos]
+    heads = np.searchsorted(pos, programs.first - 1)
     code[heads] = HEAD
     flags = FLAGS[code]
     flags[heads] = HEAD_FLAGS
-    keep = np.flatnonzero(flags)
-    pos, code, flags = pos[keep], code[keep], flags[keep]
-    heads = np.flatnonzero(flags & np.uint16(Flag.HEAD))
     counts = np.diff(np.append(heads, pos.size))
     lane = np.repeat(np.arange(len(programs), dtype=np.int32), counts)
-    ops = Ops(pos, code, flags, pos + 1, lane, heads)
+    ops = Ops(pos, code, flags, np.zeros_like(code), lane, heads)
     _read_registers(section, ops, refused)
     return ops
 
 
-def _mark(mark: Mask, length: NDArray[np.int32], programs: Programs) -> None:
-    """Set `mark` at the first byte of every instruction."""
+def _mark(section: Section, mark: Mask, length: Code, programs: Programs) -> Off:
+    """Set `mark` at the first byte of every instruction; (k,) int64, those that do not end in their program."""
     busy = programs.first < programs.end
     pos, end = programs.first[busy], programs.end[busy]
+    wrong: list[Off] = []
     passes = 0
     while pos.size:
         mark[pos] = True
-        pos = pos + length[pos]
-        live = pos < end
-        pos, end = pos[live], end[live]
+        step = length[pos]
+        after = pos + step
+        if not step.all():
+            asked = np.flatnonzero(step == 0)
+            after[asked] += _exact_lengths(section, pos[asked])
+        live = after < end
+        over = after > end
+        if over.any():
+            wrong.append(pos[over])
+        pos, end = after[live], end[live]
         passes += 1
         if passes % _CHECK_EVERY == 0 and pos.size:
             left = end - pos
             longest = int(left.max())
             if int(left.sum()) * longest.bit_length() < _PASS_COST * longest:
-                _mark_by_doubling(mark, length, pos, end)
-                return
+                wrong.append(_mark_by_doubling(section, mark, length, pos, end))
+                break
+    return np.concatenate([*wrong, pos[:0]])
 
 
-def _mark_by_doubling(mark: Mask, length: NDArray[np.int32], pos: Off, end: Off) -> None:
+def _mark_by_doubling(section: Section, mark: Mask, length: Code, pos: Off, end: Off) -> Off:
     """As `_mark`, for the programs' rests [pos, end)."""
     left = end - pos
     base = np.cumsum(left) - left
     total = int(left.sum())
     shift = np.repeat(pos - base, left)
     nodes = np.arange(total, dtype=np.int64)
-    jump = nodes + length[nodes + shift]
-    jump[jump >= np.repeat(base + left, left)] = total
+    places = nodes + shift
+    step = length[places].astype(np.int64)
+    asked = np.flatnonzero(step == 0)
+    step[asked] = _exact_lengths(section, places[asked])
+    last = np.repeat(base + left, left)
+    jump = np.where(nodes + step < last, nodes + step, total)
     jump = np.append(jump, total)
     reached = base
     while True:
@@ -216,35 +257,34 @@ def _mark_by_doubling(mark: Mask, length: NDArray[np.int32], pos: Off, end: Off)
             break
         reached = np.concatenate([reached, further])
         jump = jump[jump]
-    mark[reached + shift[reached]] = True
+    mark[places[reached]] = True
+    wrong: Off = places[reached[reached + step[reached] > last[reached]]]
+    return wrong
 
 
-def _refuse_last(
-    section: Section, length: NDArray[np.int32], programs: Programs, lanes: Row, last: Off, refused: Refusals
-) -> None:
-    """Refuse programs whose last instruction is unknown or does not end in time."""
-    pos = last[lanes]
-    wrong = np.flatnonzero(pos + length[pos] > programs.end[lanes])
-    lanes, pos = lanes[wrong], pos[wrong]
-    code = section.data[pos]
-    unknown = LENGTH[code] == UNKNOWN
+def _refuse_wrong(section: Section, programs: Programs, wrong: Off, refused: Refusals) -> None:
+    """Refuse programs with an instruction that is unknown or does not end in time; nothing behind it was reached."""
+    if not wrong.size:
+        return
+    code = section.data[wrong]
+    lanes = np.searchsorted(programs.first, wrong, side="right") - 1
     for value in np.unique(code).tolist():
         mine = np.flatnonzero(code == value)
-        if unknown[mine[0]]:
+        if LENGTH[value] == UNKNOWN:
             named = f" ({_NAMES[value]})" if value in _NAMES else ""
             sentence = f"call frame instruction {value:#04x}{named} is not supported"
         else:
             sentence = f"the operands of call frame instruction {value:#04x} are cut short or too long"
-        refused.add(lanes[mine], pos[mine], sentence)
+        refused.add(lanes[mine], wrong[mine], sentence)
 
 
 def _read_registers(section: Section, ops: Ops, refused: Refusals) -> None:
-    """Turn EXTENDED into the flag of the register that is named, and move `arg` behind it."""
+    """Turn EXTENDED into the flag of the register that is named, and say how long that operand is."""
     some = ops.having(Flag.EXTENDED)
     if not some.size:
         return
-    register = section.leb(ops.arg[some], signed=False)
-    ops.arg[some] += register.length
+    register = section.leb(ops.pos[some] + 1, signed=False)
+    ops.skip[some] = register.length
     flag = np.zeros(some.size, dtype=np.uint16)
     flag[register.value == opcodes.FP] = Flag.FP
     flag[register.value == opcodes.RA] = Flag.RA

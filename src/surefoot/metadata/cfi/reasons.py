@@ -29,7 +29,7 @@ class Refusals:
     def __init__(self) -> None:
         self.sentences: list[str] = []
         self._index: dict[str, int] = {}
-        self._found: list[tuple[Row, Row, int]] = []
+        self._found: list[tuple[Row, Row, Row]] = []
 
     def number(self, sentence: str) -> int:
         """Give the index of a sentence, which is added if it is new."""
@@ -50,7 +50,22 @@ class Refusals:
             sentence: the reason.
         """
         if lane.size:
-            self._found.append((lane.astype(np.int64), place.astype(np.int64), self.number(sentence)))
+            reason = np.full(lane.size, self.number(sentence))
+            self._found.append((lane.astype(np.int64), place.astype(np.int64), reason))
+
+    def add_whole(self, sentences: list[str], which: Row) -> None:
+        """Refuse whole programs.
+
+        Args:
+            sentences: reasons; an empty one refuses nothing.
+            which: (programs,) int64, index of each program's.
+        """
+        used = np.bincount(which, minlength=len(sentences)).tolist()
+        both = zip(sentences, used, strict=True)
+        number = np.array([self.number(text) if text and count else -1 for text, count in both], dtype=np.int64)
+        lane = np.flatnonzero(number[which] >= 0)
+        if lane.size:
+            self._found.append((lane, np.full(lane.size, -1), number[which][lane]))
 
     def first(self, lanes: int) -> tuple[Off, NDArray[np.int16]] | None:
         """Give the first refused place of each program.
@@ -63,7 +78,7 @@ class Refusals:
             return None
         lane = np.concatenate([item[0] for item in self._found])
         place = np.concatenate([item[1] for item in self._found])
-        reason = np.concatenate([np.full(item[0].size, item[2], dtype=np.int16) for item in self._found])
+        reason = np.concatenate([item[2] for item in self._found])
         order = np.lexsort((-np.arange(lane.size), -place))  # the last write wins: earliest place, then first added
         where = np.full(lanes, np.iinfo(np.int64).max, dtype=np.int64)
         why = np.full(lanes, -1, dtype=np.int16)

@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 
 import numpy as np
 
-from surefoot.dtypes import Mask, Off
+from surefoot.dtypes import Insn, Mask, Off
 from surefoot.errors import Inconsistent, Truncated, Unsupported
 from surefoot.metadata.cfi.section import Section
 
@@ -105,19 +105,22 @@ def _headers(section: Section, pos: Off, *, eh: bool) -> tuple[Records, Mask]:
         target = id_pos - ident.astype(np.int64)
     else:
         is_cie = ident == np.where(long, _ALL_ONES, np.uint64(_ESCAPE))
-        target = np.minimum(ident, np.uint64(section.size)).astype(np.int64)
+        target = np.minimum(ident, np.uint64(2**62)).astype(np.int64)
     return Records(pos, id_pos + id_size, end, is_cie, np.where(is_cie, pos, target)), good
 
 
 def _candidates(section: Section, unit: int, *, eh: bool) -> tuple[Records, Mask]:
     """Find every place that could be a record: (records, which of them are terminators)."""
-    first = section.words(4)[: max(section.size - 3, 0) : unit].astype(np.uint32)
+    word = section.words(4)[: max(section.size - 3, 0) : unit]
+    first = word.astype(np.uint32)
     likely = (first - np.uint32(4)) < np.uint32(section.size)  # wraps: lengths below 4 are out as well
     if unit == 1:
         likely |= (first == 0) | (first == _ESCAPE)
     pos = np.flatnonzero(likely) * unit
+    if unit == 4:
+        pos = pos[_leads_to_cie(section, first, pos, eh=eh)]
     found, good = _headers(section, pos, eh=eh)
-    empty = (first[likely] == 0) if unit == 1 else np.zeros(pos.size, dtype=np.bool_)
+    empty = (first[pos] == 0) if unit == 1 else np.zeros(pos.size, dtype=np.bool_)
     is_cie = np.zeros(section.size + 1, dtype=np.bool_)
     is_cie[pos[good & found.is_cie]] = True
     inside = (found.cie >= 0) & (found.cie <= section.size)
@@ -129,16 +132,29 @@ def _candidates(section: Section, unit: int, *, eh: bool) -> tuple[Records, Mask
     return found, empty
 
 
+def _leads_to_cie(section: Section, words: Insn, pos: Off, *, eh: bool) -> Mask:
+    """(k,) bool, whether the record at `pos` is a CIE or names one, as far as aligned words tell: a quick sieve."""
+    mark = 0 if eh else _ESCAPE
+    second = np.append(words[1:], np.uint32(1))
+    ident = second[pos >> 2]
+    target = pos + 4 - ident if eh else ident.astype(np.int64)
+    inside = (target >= 0) & (target < section.size - 4) & (target & 3 == 0)
+    leads: Mask = (ident == mark) | ((second[np.where(inside, target, 0) >> 2] == mark) & inside)
+    return leads
+
+
 def _chain(section: Section, unit: int, tail: int, *, eh: bool) -> Records | int:
     """Give the records of the chain that starts at 0, or the offset where it meets no possible record."""
     found, empty = _candidates(section, unit, eh=eh)
     count = found.start.size
     done, broken = count, count + 1  # two more nodes, which lead to themselves
-    slot = np.full(section.size + 1, broken, dtype=np.int32)
-    slot[found.start] = np.arange(count, dtype=np.int32)
-    slot[tail:] = done
+    slot = np.full(section.size // unit + 1, broken, dtype=np.int32)
+    slot[found.start // unit] = np.arange(count, dtype=np.int32)
     chain = slot[:1]
-    jump = np.concatenate([slot[found.end], np.array([done, broken], dtype=np.int32)])
+    jump = slot[found.end // unit]
+    jump[found.end % unit != 0] = broken
+    jump[found.end >= tail] = done
+    jump = np.append(jump, np.array([done, broken], dtype=np.int32))
     while chain[-1] < count:
         chain = np.concatenate([chain, jump[chain]])
         jump = jump[jump]

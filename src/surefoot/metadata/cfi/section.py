@@ -113,11 +113,14 @@ class Section:
         return Leb(value, length, ok)
 
     def leb_length(self, pos: Off) -> Off:
-        """(n,) int64, bytes of the LEB128 numbers at `pos`; LEB_MAX + 1 stands for everything longer."""
+        """(n,) int64, bytes of the LEB128 numbers at `pos`; LEB_MAX + 1 stands for everything longer.
+
+        `pos` may be up to LEB_MAX + 2 bytes behind the section.
+        """
         length = np.ones(pos.size, dtype=np.int64)
         live = np.arange(pos.size, dtype=np.int64)
         for k in range(LEB_MAX):
-            live = live[self.data[np.minimum(pos[live] + k, self.size)] >= 0x80]
+            live = live[self.data[pos[live] + k] >= 0x80]
             if not live.size:
                 break
             length[live] += 1

@@ -1,8 +1,8 @@
 """Layer 2: the rules in force in every row, worked out for all programs at once.
 
 A rule holds until the next instruction that sets it. So for each of the five things that rows say (what the CFA is
-computed from, its offset, x29, x30, signed or not) the instructions that set it are listed, and every row takes the
-last one in the list before its end: a running count and one indexing, no loop. What DW_CFA_restore_state sets is what
+computed from, its offset, x29, x30, signed or not) the instructions that set it are listed, and each of them is
+repeated for as many rows as end between it and the next: no loop. What DW_CFA_restore_state sets is what
 held at its DW_CFA_remember_state, which is again the last setter before that; chains of them are shortened by
 doubling. Partners are found by sorting, so a deep stack costs no more than a flat one.
 
@@ -15,12 +15,12 @@ Source: DWARF 5, section 6.4.2; for DW_CFA_AARCH64_negate_ra_state AADWARF64, se
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from surefoot.dtypes import Addr, Code, Mask, Off, Row
+from surefoot.dtypes import Addr, Code, Mask, Off, Off32, Row
 from surefoot.metadata.cfi import opcodes
 from surefoot.metadata.cfi.locations import row_starts
 from surefoot.metadata.cfi.opcodes import KIND, Flag, Kind
@@ -36,6 +36,8 @@ CFA_NONE: Final = -1
 """cfa_reg: no rule yet."""
 CFA_DETAIL: Final = -2
 """cfa_reg: an expression; cfa_off is the number of the detail."""
+_T = TypeVar("_T", bound=np.generic)
+_INT32: Final = np.iinfo(np.int32)
 _REGISTER_MAX: Final = 2**31 - 1
 _EXACT_MAX: Final = 2.0**62
 """Products up to here are exact in int64 and are told from larger ones in float64."""
@@ -73,7 +75,7 @@ class Details:
 
 @dataclass(frozen=True, slots=True)
 class Initial:
-    """State at the end of each CIE; arrays have one entry per CIE.
+    """State at the end of each CIE; arrays have one entry per CIE. int64 may be int32 where the numbers allow it.
 
     Attributes:
         cfa_reg: (c,) int64, register, CFA_NONE or CFA_DETAIL.
@@ -85,12 +87,12 @@ class Initial:
         signed: (c,) bool.
     """
 
-    cfa_reg: Off
-    cfa_off: Off
+    cfa_reg: Off | Off32
+    cfa_off: Off | Off32
     fp_rule: Code
-    fp_off: Off
+    fp_off: Off | Off32
     ra_rule: Code
-    ra_off: Off
+    ra_off: Off | Off32
     signed: Mask
 
     @classmethod
@@ -131,6 +133,10 @@ class _Machine:
     """(k,) int64, indices of DW_CFA_restore_state."""
     partners: Row
     """(k,) int64, indices of their DW_CFA_remember_state."""
+    row_of: NDArray[np.int32]
+    """(n,) int32, the row that each instruction belongs to."""
+    rows: int
+    """How many rows there are."""
 
     def cie(self, which: Row) -> Row:
         """(k,) int64, CIE of some instructions."""
@@ -138,7 +144,7 @@ class _Machine:
 
     def operand(self, which: Row, *, signed: bool = False, at: Off | None = None) -> Off:
         """(k,) int64, LEB128 operands; refuses those beyond 63 bits."""
-        leb = self.section.leb(self.ops.arg[which] if at is None else at, signed=signed)
+        leb = self.section.leb(self.ops.arg(which) if at is None else at, signed=signed)
         if not leb.ok.all():
             self.ops.refuse(self.refused, which[~leb.ok], "an operand beyond 63 bits")
         return leb.value * leb.ok
@@ -184,17 +190,18 @@ def execute(
         bases: what relative pointers count from.
     """
     restores, partners = _pair(ops, refused)
-    machine = _Machine(section, ops, programs, initial, details, refused, restores, partners)
+    begins = (ops.flags & np.uint16(Flag.ROW)) != 0
+    rows = np.flatnonzero(begins)
+    row_of = np.cumsum(begins, dtype=np.int32) - np.int32(1)
+    machine = _Machine(section, ops, programs, initial, details, refused, restores, partners, row_of, rows.size)
     other = ops.having(Flag.SP)
     if other.size:
         _refuse_other_registers(machine, other)
-    rows = ops.having(Flag.ROW)
-    ends = np.append(rows[1:], len(ops)) - 1
     start, heads = row_starts(section, ops, rows, programs, bases, refused)
-    cfa_reg, cfa_off = _cfa(machine, ends)
-    fp_rule, fp_off = _register(machine, ends, opcodes.FP)
-    ra_rule, ra_off = _register(machine, ends, opcodes.RA)
-    signed = _signed(machine, ends)
+    cfa_reg, cfa_off = _cfa(machine)
+    fp_rule, fp_off = _register(machine, opcodes.FP)
+    ra_rule, ra_off = _register(machine, opcodes.RA)
+    signed = _signed(machine)
     return Rows(
         cfa_reg, cfa_off, fp_rule, fp_off, ra_rule, ra_off, signed, start, ops.lane[rows], heads, ops.pos[rows]
     )
@@ -226,66 +233,93 @@ def _pair(ops: Ops, refused: Refusals) -> tuple[Row, Row]:
     return both[restore], partner
 
 
-def _setters(machine: _Machine, flag: int) -> tuple[Row, NDArray[np.int32], Row]:
-    """List the instructions that set something.
+@dataclass(frozen=True, slots=True)
+class _Setters:
+    """The instructions that set one thing.
 
-    Returns:
-        (s,) int64 indices of them; (n,) int32, how many there are up to and with each instruction; (s,) int64, which
-        setter's value each of them takes: its own, but for DW_CFA_restore_state.
+    Attributes:
+        which: (s,) int64, their indices, ascending; every program's head is among them.
+        code: (s,) uint8, their first bytes.
+        source: (s,) int64, whose value each of them sets: its own, but for DW_CFA_restore_state.
+        counts: (s,) int64, rows in which each of them has the last word.
     """
-    sets = (machine.ops.flags & np.uint16(flag)) != 0
-    which = np.flatnonzero(sets)
-    count = np.cumsum(sets, dtype=np.int32)
+
+    which: Row
+    code: Code
+    source: Row
+    counts: Row
+
+    def at(self, ops: Row) -> Row:
+        """Give the setter in force behind each of the instructions `ops`."""
+        held: Row = self.source[np.searchsorted(self.which, ops, side="right") - 1]
+        return held
+
+    def in_rows(self, value: NDArray[_T]) -> NDArray[_T]:
+        """Give the values, one per setter, as one per row."""
+        return np.repeat(value[self.source], self.counts)
+
+    def numbers_in_rows(self, value: Off) -> Off | Off32:
+        """As `in_rows`, in half the memory where the values allow it."""
+        small = int(value.min()) >= _INT32.min and int(value.max()) <= _INT32.max
+        return self.in_rows(value.astype(np.int32)) if small else self.in_rows(value)
+
+
+def _setters(machine: _Machine, flag: int) -> _Setters:
+    """List the instructions that have a flag."""
+    which = machine.ops.having(flag)
+    first = machine.row_of[which]  # a later setter of the same row leaves none for the earlier one
+    counts = np.diff(first, append=np.int32(machine.rows)).astype(np.int64)
     source = np.arange(which.size, dtype=np.int64)
     if machine.restores.size:
-        at = count[machine.restores] - 1
-        source[at] = count[machine.partners] - 1
+        at = np.searchsorted(which, machine.restores)
+        source[at] = np.searchsorted(which, machine.partners, side="right") - 1
         while True:
             further = source[source[at]]
             if np.array_equal(further, source[at]):
                 break
             source[at] = further
-    return which, count, source
+    return _Setters(which, machine.ops.code[which], source, counts)
 
 
-def _cfa(machine: _Machine, ends: Row) -> tuple[Off, Off]:
-    """Give register and offset of the CFA at some instructions: (k,) int64 each."""
-    ops, initial = machine.ops, machine.initial
-    expressions = np.flatnonzero(ops.code == opcodes.DEF_CFA_EXPRESSION)
-    numbers = _blocks(machine, expressions, SideKind.EXPRESSION, ops.pos[expressions] + 1)
-    which, count, source = _setters(machine, Flag.CFA_REG)
-    code = ops.code[which]
-    reg = np.zeros(which.size, dtype=np.int64)
-    some = np.flatnonzero(code == opcodes.HEAD)
-    reg[some] = initial.cfa_reg[machine.cie(which[some])]
-    some = np.flatnonzero(
-        (code == opcodes.DEF_CFA) | (code == opcodes.DEF_CFA_SF) | (code == opcodes.DEF_CFA_REGISTER)
-    )
-    reg[some] = machine.register(which[some])
-    reg[code == opcodes.DEF_CFA_EXPRESSION] = CFA_DETAIL
-    only = np.flatnonzero(code == opcodes.DEF_CFA_REGISTER)
-    reg_at, reg_count, reg_source = reg, count, source
-    _demand_register(machine, which[only], reg[source[only - 1]], "DW_CFA_def_cfa_register")
+def _cfa(machine: _Machine) -> tuple[Off | Off32, Off | Off32]:
+    """Give register and offset of the CFA in every row: (r,) int64 or int32 each."""
+    initial = machine.initial
+    of = _setters(machine, Flag.CFA_REG)
+    reg = np.zeros(of.which.size, dtype=np.int64)
+    some = np.flatnonzero(of.code == opcodes.HEAD)
+    reg[some] = initial.cfa_reg[machine.programs.cie]
+    named = (of.code == opcodes.DEF_CFA) | (of.code == opcodes.DEF_CFA_SF) | (of.code == opcodes.DEF_CFA_REGISTER)
+    some = np.flatnonzero(named)
+    reg[some] = machine.register(of.which[some])
+    reg[of.code == opcodes.DEF_CFA_EXPRESSION] = CFA_DETAIL
+    off_of = _setters(machine, Flag.CFA_OFF)
+    if reg.min() < 0:
+        only = np.flatnonzero(of.code == opcodes.DEF_CFA_REGISTER)
+        _demand_register(machine, of.which[only], reg[of.source[only - 1]], "DW_CFA_def_cfa_register")
+        half = (off_of.code == opcodes.DEF_CFA_OFFSET) | (off_of.code == opcodes.DEF_CFA_OFFSET_SF)
+        only = off_of.which[half]
+        _demand_register(machine, only, reg[of.at(only)], "DW_CFA_def_cfa_offset")
+    return of.numbers_in_rows(reg), off_of.numbers_in_rows(_cfa_offsets(machine, off_of))
 
-    which, count, source = _setters(machine, Flag.CFA_OFF)
-    code = ops.code[which]
-    off = np.zeros(which.size, dtype=np.int64)
-    some = np.flatnonzero(code == opcodes.HEAD)
-    off[some] = initial.cfa_off[machine.cie(which[some])]
-    some = np.flatnonzero(code == opcodes.DEF_CFA_OFFSET)
-    off[some] = machine.operand(which[some])
-    some = np.flatnonzero(code == opcodes.DEF_CFA_OFFSET_SF)
-    off[some] = machine.factored(which[some], signed=True)
+
+def _cfa_offsets(machine: _Machine, of: _Setters) -> Off:
+    """(s,) int64, offset of the CFA, or number of the detail, that each setter sets."""
+    off = np.zeros(of.which.size, dtype=np.int64)
+    some = np.flatnonzero(of.code == opcodes.HEAD)
+    off[some] = machine.initial.cfa_off[machine.programs.cie]
+    some = np.flatnonzero(of.code == opcodes.DEF_CFA_OFFSET)
+    off[some] = machine.operand(of.which[some])
+    some = np.flatnonzero(of.code == opcodes.DEF_CFA_OFFSET_SF)
+    off[some] = machine.factored(of.which[some], signed=True)
     for operation in (opcodes.DEF_CFA, opcodes.DEF_CFA_SF):
-        some = np.flatnonzero(code == operation)
-        behind = ops.arg[which[some]] + machine.section.leb_length(ops.arg[which[some]])
+        some = np.flatnonzero(of.code == operation)
+        at = machine.ops.arg(of.which[some])
+        at = at + machine.section.leb_length(at)
         read = machine.operand if operation == opcodes.DEF_CFA else machine.factored
-        off[some] = read(which[some], signed=operation == opcodes.DEF_CFA_SF, at=behind)
-    off[code == opcodes.DEF_CFA_EXPRESSION] = numbers
-    only = np.flatnonzero((code == opcodes.DEF_CFA_OFFSET) | (code == opcodes.DEF_CFA_OFFSET_SF))
-    held = reg_at[reg_source[reg_count[which[only]] - 1]]
-    _demand_register(machine, which[only], held, "DW_CFA_def_cfa_offset")
-    return reg_at[reg_source[reg_count[ends] - 1]], off[source[count[ends] - 1]]
+        off[some] = read(of.which[some], signed=operation == opcodes.DEF_CFA_SF, at=at)
+    some = np.flatnonzero(of.code == opcodes.DEF_CFA_EXPRESSION)
+    off[some] = _blocks(machine, of.which[some], SideKind.EXPRESSION, machine.ops.arg(of.which[some]))
+    return off
 
 
 def _demand_register(machine: _Machine, which: Row, held: Off, name: str) -> None:
@@ -304,26 +338,27 @@ def _blocks(machine: _Machine, which: Row, kind: SideKind, at: Off) -> Off:
     return machine.details.add(kind, -1, 0, at + size.length, length) + np.arange(which.size)
 
 
-def _register(machine: _Machine, ends: Row, register: int) -> tuple[Code, Off]:
-    """Give the rule of x29 or x30 at some instructions: (k,) uint8 code and (k,) int64 offset or detail."""
+def _register(machine: _Machine, register: int) -> tuple[Code, Off | Off32]:
+    """Give the rule of x29 or x30 in every row: (r,) uint8 code, (r,) int64 or int32 offset or detail."""
     is_fp = register == opcodes.FP
     initial = machine.initial
-    which, count, source = _setters(machine, Flag.FP if is_fp else Flag.RA)
-    rule = np.zeros(which.size, dtype=np.uint8)
-    off = np.zeros(which.size, dtype=np.int64)
-    kind = KIND[machine.ops.code[which]]
+    of = _setters(machine, Flag.FP if is_fp else Flag.RA)
+    rule = np.zeros(of.which.size, dtype=np.uint8)
+    off = np.zeros(of.which.size, dtype=np.int64)
+    kind = KIND[of.code]
     some = np.flatnonzero(kind == Kind.INITIAL)
-    cie = machine.cie(which[some])
+    cie = machine.cie(of.which[some])
     rule[some] = (initial.fp_rule if is_fp else initial.ra_rule)[cie]
     off[some] = (initial.fp_off if is_fp else initial.ra_off)[cie]
     some = np.flatnonzero(kind == Kind.OFFSET)
     rule[some] = _SAVED
-    off[some] = machine.factored(which[some])
-    for other in np.unique(kind[(kind > Kind.OFFSET)]).tolist():
+    off[some] = machine.factored(of.which[some])
+    for other in range(Kind.OFFSET + 1, int(kind.max()) + 1):
         some = np.flatnonzero(kind == other)
-        rule[some], off[some] = _rare(machine, which[some], other, register)
-    held = source[count[ends] - 1]
-    return rule[held], off[held]
+        if not some.size:
+            continue
+        rule[some], off[some] = _rare(machine, of.which[some], other, register)
+    return of.in_rows(rule), of.numbers_in_rows(off)
 
 
 def _rare(machine: _Machine, which: Row, kind: int, register: int) -> tuple[Code | int, Off | int]:
@@ -345,7 +380,7 @@ def _rare(machine: _Machine, which: Row, kind: int, register: int) -> tuple[Code
         machine.details.add(SideKind.CFA_VALUE, -1, machine.factored(which, signed=kind == Kind.VAL_OFFSET_SF), 0, 0)
         return _OTHER, number
     side = SideKind.EXPRESSION if kind == Kind.EXPRESSION else SideKind.VAL_EXPRESSION
-    return _OTHER, _blocks(machine, which, side, machine.ops.arg[which])
+    return _OTHER, _blocks(machine, which, side, machine.ops.arg(which))
 
 
 def _refuse_other_registers(machine: _Machine, which: Row) -> None:
@@ -363,34 +398,33 @@ def _refuse_other_registers(machine: _Machine, which: Row) -> None:
         machine.ops.refuse(machine.refused, which[wrong], f"a rule for {name}, which rule tables cannot hold")
 
 
-def _signed(machine: _Machine, ends: Row) -> Mask:
-    """(k,) bool, whether the return address is signed at some instructions.
+def _signed(machine: _Machine) -> Mask:
+    """(r,) bool, whether the return address is signed in every row.
 
     Every program head and every DW_CFA_restore_state starts a count of DW_CFA_AARCH64_negate_ra_state anew; the
     latter from what held at its partner.
     """
     ops = machine.ops
     held = machine.initial.signed[machine.programs.cie]
-    toggles = (ops.flags & np.uint16(Flag.NEGATE)) != 0
+    of = _setters(machine, Flag.HEAD | Flag.NEGATE | Flag.RESTORE)
+    toggles = of.code == opcodes.AARCH64_NEGATE_RA_STATE
     if not toggles.any():
-        return held[ops.lane[ends]]
+        return np.repeat(held[ops.lane[of.which]], of.counts)
     odd = (np.cumsum(toggles, dtype=np.int32) & 1).astype(np.bool_)
-    anchors = np.sort(np.concatenate([ops.heads, machine.restores]))
-    starts = np.zeros(len(ops), dtype=np.bool_)
-    starts[anchors] = True
-    anchor = np.cumsum(starts, dtype=np.int32) - 1  # (n,) number of the last anchor
-    at = anchor[machine.restores]
+    anchors = np.flatnonzero(~toggles)
+    anchor_of = np.cumsum(~toggles, dtype=np.int32) - 1
     parent = np.arange(anchors.size, dtype=np.int64)
     flip = np.zeros(anchors.size, dtype=np.bool_)
-    parent[at] = anchor[machine.partners]
-    flip[at] = odd[machine.partners] ^ odd[anchors[parent[at]]]
+    if machine.restores.size:
+        at = anchor_of[np.searchsorted(of.which, machine.restores)]
+        partner = np.searchsorted(of.which, machine.partners, side="right") - 1
+        parent[at] = anchor_of[partner]
+        flip[at] = odd[partner] ^ odd[anchors[parent[at]]]
     while True:
         further = parent[parent]
         if np.array_equal(further, parent):
             break
         flip ^= flip[parent]
         parent = further
-    value = held[ops.lane[anchors]] ^ flip
-    mine = anchor[ends]
-    signed: Mask = value[mine] ^ odd[ends] ^ odd[anchors[mine]]
-    return signed
+    value = held[ops.lane[of.which[anchors]]] ^ flip ^ odd[anchors]
+    return np.repeat(value[anchor_of] ^ odd, of.counts)
