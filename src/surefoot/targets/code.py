@@ -27,7 +27,7 @@ from surefoot.targets.names import NameColumn
 from surefoot.targets.reading import DrgnMemory
 from surefoot.unwind.code import CodeMap, Functions, TextWords
 
-__all__ = ["Piece", "build_code", "kernel_piece", "live_words", "module_piece"]
+__all__ = ["Piece", "build_code", "changed_words", "kernel_piece", "live_words", "module_piece"]
 
 _CHUNK = 1 << 21
 """Size of the pieces in which text is read where it cannot be read whole."""

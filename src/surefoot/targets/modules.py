@@ -13,7 +13,7 @@ from typing import Final
 from surefoot.targets.layouts import KernelLayout
 from surefoot.targets.reading import DrgnMemory, u32_at, u64_at
 
-__all__ = ["LoadedModule", "list_modules"]
+__all__ = ["LoadedModule", "find_build_id", "list_modules"]
 
 _MAX_MODULES: Final = 65536
 _MAX_SECTIONS: Final = 4096

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from surefoot.targets.layouts import KernelLayout
 from surefoot.targets.reading import DrgnMemory, u32_at, u64_at
 
-__all__ = ["Cpu", "RawTask", "list_tasks", "online_cpus", "state_letter"]
+__all__ = ["Cpu", "RawTask", "is_kthread", "list_tasks", "online_cpus", "state_letter"]
 
 _MAX_TASKS: Final = 4 << 20
 """PID_MAX_LIMIT (include/linux/threads.h): a list that is longer runs in a circle."""
