@@ -13,7 +13,10 @@ reports every violation, of structure and of meaning, as a `Finding` with a stab
 """
 
 from surefoot.metadata.sframe.build import Built, LeftOut, from_rules
+from surefoot.metadata.sframe.catalogue import CATALOGUE, CodeInfo, Severity
+from surefoot.metadata.sframe.check import check
 from surefoot.metadata.sframe.constants import ABI_INFO, HeaderFlag, Version
+from surefoot.metadata.sframe.coverage import Extents, check_against, check_coverage
 from surefoot.metadata.sframe.decode import decode
 from surefoot.metadata.sframe.encode import encode
 from surefoot.metadata.sframe.faults import Finding
@@ -26,12 +29,16 @@ from surefoot.metadata.sframe.model import (
     SFrameSection,
     SFrameTable,
 )
+from surefoot.metadata.sframe.readelf import dump_readelf
 from surefoot.metadata.sframe.rules import REASONS, to_rules
 
 __all__ = [
     "ABI_INFO",
+    "CATALOGUE",
     "REASONS",
     "Built",
+    "CodeInfo",
+    "Extents",
     "FdeColumns",
     "Finding",
     "FreColumns",
@@ -42,8 +49,13 @@ __all__ = [
     "Relocations",
     "SFrameSection",
     "SFrameTable",
+    "Severity",
     "Version",
+    "check",
+    "check_against",
+    "check_coverage",
     "decode",
+    "dump_readelf",
     "encode",
     "from_rules",
     "to_rules",

@@ -1,0 +1,215 @@
+"""Layer 2: the text of `readelf --sframe`, byte for byte.
+
+Invariant: the output equals that of GNU readelf 2.47 for every section of version 2 and 3 that GNU tools write, and
+of readelf 2.40 for version 1.
+
+Source:
+    Output of binutils 2.47.50 and 2.40 on sections of our own (tests/golden/sframe); the golden files are the judge.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from surefoot.dtypes import Bytes, Row
+from surefoot.metadata.rules import Abi
+from surefoot.metadata.sframe.constants import (
+    ABI_INFO,
+    INFO_KEY_B,
+    INFO_PC_MASK,
+    INFO_SIGNAL,
+    HeaderFlag,
+    Version,
+)
+from surefoot.metadata.sframe.labels import Labels, hex_digits, join_lines, label
+from surefoot.metadata.sframe.model import SFrameSection, SFrameTable
+from surefoot.metadata.sframe.words import flex_words
+
+__all__ = ["dump_readelf"]
+
+_WIDE: Final = 10
+_WIDE_RA: Final = 13
+_ABSENT: Final = np.int64(1) << 40
+"""Key of a place that a row does not name; outside every 32-bit offset."""
+_PADDED: Final = _ABSENT + 1
+_FLAG_NAMES: Final = (
+    (HeaderFlag.SORTED, "SFRAME_F_FDE_SORTED"),
+    (HeaderFlag.FRAME_POINTER, "SFRAME_F_FRAME_POINTER"),
+    (HeaderFlag.PCREL, "SFRAME_F_FDE_FUNC_START_PCREL"),
+)
+
+
+def dump_readelf(section: SFrameSection, name: str = ".sframe") -> bytes:
+    """Give what `readelf --sframe=NAME` prints.
+
+    Only the first table is shown, as readelf does.
+    """
+    table = section.tables[0]
+    lines, offsets = _rows(table)
+    heads = _function_heads(table)
+    out: list[bytes | memoryview] = [_header(table, name)]
+    body = memoryview(lines.data)
+    fdes = table.fdes
+    starts = offsets[fdes.first_row].tolist()
+    ends = offsets[fdes.first_row + fdes.row_count].tolist()
+    for head, start, end in zip(heads, starts, ends, strict=True):
+        out.append(head)
+        out.append(body[start:end])
+    return b"".join(out)
+
+
+def _header(table: SFrameTable, name: str) -> bytes:
+    """Give everything above the first function."""
+    header = table.header
+    flags = [text for flag, text in _FLAG_NAMES if header.flags & flag] or ["NONE"]
+    lines = [
+        f"Contents of the SFrame section {name}:",
+        "  Header :",
+        "",
+        f"    Version: SFRAME_VERSION_{header.version}",
+        "    Flags: " + (",\n" + " " * 11).join(flags),
+    ]
+    if header.fixed_fp:
+        lines.append(f"    CFA fixed FP offset: {header.fixed_fp}")
+    if header.fixed_ra:
+        lines.append(f"    CFA fixed RA offset: {header.fixed_ra}")
+    lines += [f"    Num FDEs: {_signed(header.num_fdes)}", f"    Num FREs: {_signed(header.num_fres)}"]
+    return "\n".join([*lines, "", "  Function Index :", ""]).encode()
+
+
+def _signed(value: int) -> int:
+    """Give an unsigned 32-bit number as readelf prints it."""
+    return value - (value >> 31 << 32)
+
+
+def _function_heads(table: SFrameTable) -> list[bytes]:
+    """Give the lines above the rows of each function."""
+    fdes = table.fdes
+    is_v3 = table.header.version == Version.V3
+    is_arm = table.abi in {Abi.AARCH64_LE, Abi.AARCH64_BE}
+    kinds = fdes.is_flex.astype(np.int64)
+    kinds += ((fdes.info & INFO_SIGNAL) != 0) * np.int64(2 if is_v3 else 0)
+    kinds += ((fdes.info & INFO_KEY_B) != 0) * np.int64(4 if is_arm else 0)
+    kinds += ((fdes.info & INFO_PC_MASK) != 0) * np.int64(8)
+    tails = []
+    for kind in range(16):
+        attr = ("S" if kind & 2 else "") + ("F" if kind & 1 else "")
+        line = (f', attr = "{attr}"' if attr else "") + (", pauth = B key" if kind & 4 else "")
+        start = "STARTPC" + ("[m]" if kind & 8 else "").ljust(8)
+        tails.append(f" bytes{line}\n    {start} {'CFA':10}{'FP':10}{'RA':13}\n")
+    sizes = fdes.size.astype(np.int64)
+    sizes -= sizes >> 31 << 32
+    every = zip(fdes.start.tolist(), sizes.tolist(), kinds.tolist(), strict=True)
+    return [
+        f"\n    func idx [{i}]: pc = 0x{start:x}, size = {size}{tails[kind]}".encode()
+        for i, (start, size, kind) in enumerate(every)
+    ]
+
+
+def _rows(table: SFrameTable) -> tuple[Bytes, Row]:
+    """Give the lines of all rows and the offsets where each starts."""
+    fdes, fres = table.fdes, table.fres
+    if not len(fres):
+        return np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
+    base = np.where(fdes.info & INFO_PC_MASK, np.uint64(0), fdes.start)
+    address = base.take(fres.func) + fres.start.astype(np.uint64)
+    front = np.full((len(fres), 22), ord(" "), dtype=np.uint8)
+    front[:, 4:20] = hex_digits(address)
+    flex = np.flatnonzero(fdes.is_flex.take(fres.func)) if fdes.is_flex.any() else np.zeros(0, dtype=np.int64)
+    columns = _Columns(table)
+    columns.put_flex(flex)
+    return join_lines([front, *columns.labels()])
+
+
+class _Columns:
+    """The CFA, FP and RA columns of a table as labels."""
+
+    def __init__(self, table: SFrameTable) -> None:
+        """Take every row as one of a default descriptor."""
+        fres, header, info = table.fres, table.header, ABI_INFO[table.abi]
+        self.table = table
+        self.has_registers = table.abi == Abi.S390X_BE and header.version == Version.V2
+        count = fres.word_count
+        self.is_outermost = np.flatnonzero(count == 0)
+        # Lowest bit of the CFA key: 1 = SP.
+        self.cfa = (fres.word(0) * info.cfa_scale + info.cfa_bias) * 2 + (fres.info & 1)
+        fp_index = 1 + (header.fixed_ra == 0)
+        if header.fixed_fp:
+            fp = np.full(len(fres), header.fixed_fp, dtype=np.int64)
+        else:
+            fp = np.where(count > fp_index, fres.word(fp_index), _ABSENT)
+        if header.fixed_ra:
+            ra = np.full(len(fres), _ABSENT, dtype=np.int64)
+        else:
+            ra = np.where(count > 1, fres.word(1), _ABSENT)
+            ra[ra == 0] = _PADDED
+        self.fp, self.ra = fp, ra
+        self.extra: dict[str, tuple[list[bytes], Row, Row]] = {}
+
+    def put_flex(self, rows: Row) -> None:
+        """Describe the rows of flexible descriptors."""
+        if not rows.size:
+            return
+        words = flex_words(self.table, rows)
+        info, fixed_ra = ABI_INFO[self.table.abi], self.table.header.fixed_ra
+        names = {info.sp: "sp", info.fp: "fp"}
+        count = self.table.fres.word_count[rows]
+        ra_word = np.where(count > 2, 1, 0)
+        for name, pair, width in (("cfa", words.cfa, _WIDE), ("fp", words.fp, _WIDE), ("ra", words.ra, _WIDE_RA)):
+            keys = np.stack([pair.control, pair.offset, pair.is_present, ra_word], axis=1)
+            distinct, index = np.unique(keys, axis=0, return_inverse=True)
+            texts = []
+            for control, offset, present, is_padded in distinct.tolist():
+                text = _flex_text(control, offset, names) if present else "u"
+                if name == "ra" and not present:
+                    text = "U" if is_padded else "f" if fixed_ra else "u"
+                texts.append(text)
+            if name == "ra":
+                signed = (self.table.fres.info[rows] >> 7).astype(np.int64)
+                texts = [text + mark for mark in ("   ", "[s]") for text in texts]
+                index = index.reshape(-1) + signed * len(distinct)
+            self.extra[name] = ([t.encode().ljust(width) for t in texts], index.reshape(-1), rows)
+
+    def labels(self) -> list[Labels]:
+        """Give the three columns, the newline at the end of the last."""
+        signed = (self.table.fres.info >> 7).astype(np.int64)
+        parts = [
+            ("cfa", *label(self.cfa, lambda key: f"{'sp' if key & 1 else 'fp'}+{key >> 1}", _WIDE), b"RA undefined"),
+            ("fp", *label(self.fp, self._slot, _WIDE), b""),
+            ("ra", *label(self.ra * 2 + signed, self._return_address, _WIDE_RA), b""),
+        ]
+        out = []
+        for name, texts, index, outermost in parts:
+            if name in self.extra:
+                more, more_index, rows = self.extra[name]
+                index[rows] = more_index + len(texts)
+                texts.extend(more)
+            index[self.is_outermost] = len(texts)
+            texts.append(outermost)
+            out.append(Labels.of([text + b"\n" for text in texts] if name == "ra" else texts, index))
+        return out
+
+    def _slot(self, key: int) -> str:
+        """Give the text of a saved register's place."""
+        if key == _ABSENT:
+            return "u"
+        if self.has_registers and key & 1:
+            return f"r{key >> 1}"
+        return f"c{key:+d}"
+
+    def _return_address(self, key: int) -> str:
+        """Give the text of the return address's place, with its mark; lowest bit of the key: signed."""
+        place = key >> 1
+        text = "f" if self.table.header.fixed_ra else "U" if place == _PADDED else self._slot(place)
+        return text + ("[s]" if key & 1 else "   ")
+
+
+def _flex_text(control: int, offset: int, names: dict[int, str]) -> str:
+    """Give the text of one flexible pair; readelf looks at the load bit only if the base is a register."""
+    if not control & 1:
+        return f"c{offset:+d}"
+    register = control >> 3
+    text = f"{names.get(register, f'r{register}')}{offset:+d}"
+    return f"({text})" if control & 2 else text
