@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,4 +130,5 @@ def demo(ctx: click.Context, held: Globals, version: str, seconds: float) -> Non
     with steps.step(f"tracing every task of {dump.path}"):
         ctx.invoke(stack, **files)
     words = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-    held.note(f"The dump stays in the cache. To look at it again: surefoot stack {shlex.join(words)}")
+    program = "surefoot" if shutil.which("surefoot") else sys.argv[0]
+    held.note(f"The dump stays in the cache. To look at it again: {program} stack {shlex.join(words)}")
