@@ -200,7 +200,7 @@ def traces(given: list[Task], *, fp: bool = False) -> Traces:
         pc=pc,
         source=source,
         evidence=np.array(evidence, dtype=np.uint16),
-        function=code.functions.lookup(pc, source != Source.REGS),
+        function=code.functions.lookup(pc, (source != Source.REGS) & (pc != np.uint64(at("ret_from_fork", 0)))),
         sp=np.where(source == Source.REGS, np.uint64(STACK), np.uint64(0)),
         fp=np.full(pc.shape, STACK + 0x20, dtype=np.uint64),
         ambiguous=np.array([frame.ambiguous for frame in flat], dtype=np.uint64),

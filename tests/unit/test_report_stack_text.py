@@ -9,6 +9,7 @@ import pytest
 
 import report_builder as make
 from report_builder import Frame, Task, at
+from surefoot.dtypes import Addr
 from surefoot.report.stack_build import build_report
 from surefoot.report.stack_summary import legend_text, summary_text
 from surefoot.report.stack_text import evidence_words, place_text, traces_text
@@ -166,8 +167,8 @@ def test_source_lines_stand_under_their_frames() -> None:
     """Innermost inlined function first; of a return address those of the call."""
     asked: list[int] = []
 
-    def lines(addrs: object) -> list[tuple[SourceLine, ...]]:
-        asked.extend(int(addr) for addr in addrs)  # type: ignore[attr-defined]
+    def lines(addrs: Addr) -> list[tuple[SourceLine, ...]]:
+        asked.extend(addrs.tolist())
         return [(SourceLine("copy", "a.h", 3), SourceLine("outer", "a.c", 7)) for _ in asked]
 
     text = _blocks(make.report([make.tasks()[1]], lines=lines))[46]
@@ -175,6 +176,18 @@ def test_source_lines_stand_under_their_frames() -> None:
     frame = next(i for i, line in enumerate(text) if "memcpy" in line)
     assert text[frame + 1].strip() == "a.h:3  copy (inlined)"
     assert text[frame + 2].strip() == "a.c:7"
+
+
+def test_a_task_that_never_ran_is_at_its_first_instruction() -> None:
+    """No call precedes it, in the sources neither."""
+    asked: list[int] = []
+
+    def lines(addrs: Addr) -> list[tuple[SourceLine, ...]]:
+        asked.extend(addrs.tolist())
+        return [() for _ in asked]
+
+    make.report([Task(1, "a", [Frame(at("ret_from_fork", 0), Source.TASK, Evidence.SAVED)])], lines=lines)
+    assert asked == [at("ret_from_fork", 0)]
 
 
 def test_only_unreliable_tasks() -> None:

@@ -225,7 +225,9 @@ def _with_lines(tasks: tuple[TaskView, ...], lines: Lines) -> tuple[TaskView, ..
     """Give the tasks with the source line of every frame's instruction; of a return address that of the call."""
 
     def insn(frame: FrameView) -> int:
-        return frame.place.addr if frame.boundary else frame.place.addr - 4
+        # A return address is never the first of its function; a task that has not run yet starts there.
+        exact = frame.boundary or frame.place.offset == 0
+        return frame.place.addr if exact else frame.place.addr - 4
 
     wanted = sorted({insn(frame) for task in tasks for frame in task.frames if frame.place.symbol})
     known = dict(zip(wanted, lines(np.array(wanted, dtype=np.uint64)), strict=True))
