@@ -59,6 +59,16 @@ class Context:
     cpu_switch_to: int
     ret_from_fork: int
 
+    @property
+    def has_return_to_handler(self) -> bool:
+        """Whether the kernel has function-graph tracing; no pc equals a trampoline that does not exist."""
+        return self.return_to_handler != _NOWHERE
+
+    @property
+    def has_kretprobe_trampoline(self) -> bool:
+        """Whether the kernel has kretprobes."""
+        return self.kretprobe_trampoline != _NOWHERE
+
     @classmethod
     def make(
         cls, code: CodeMap, stacks: Stacks, tasks: Tasks, layout: Layout, *, mode: Mode, strict: bool = False
@@ -70,6 +80,8 @@ class Context:
         """
         stacks.check()
         tasks.check(stacks)
+        if not stacks.words.size:
+            stacks = stacks.with_nowhere()
         classes = classify(code)
         switch = np.flatnonzero(classes == FunctionClass.SWITCH)
         return cls(

@@ -100,10 +100,12 @@ def recover_as_kernel(ctx: Context, cur: Cursor, at: Row, step: Step) -> None:
 
     Moves the bookkeeping cursors of the walks whose address was replaced.
     """
-    traced = (step.reason == 0) & ~step.final & (step.pc == np.uint64(ctx.return_to_handler))
-    _replace(ctx, cur, at, step, traced, graph=True)
-    probed = (step.reason == 0) & ~step.final & (step.pc == np.uint64(ctx.kretprobe_trampoline))
-    _replace(ctx, cur, at, step, probed, graph=False)
+    if ctx.has_return_to_handler:
+        traced = (step.reason == 0) & ~step.final & (step.pc == np.uint64(ctx.return_to_handler))
+        _replace(ctx, cur, at, step, traced, graph=True)
+    if ctx.has_kretprobe_trampoline:
+        probed = (step.reason == 0) & ~step.final & (step.pc == np.uint64(ctx.kretprobe_trampoline))
+        _replace(ctx, cur, at, step, probed, graph=False)
 
 
 def _replace(ctx: Context, cur: Cursor, at: Row, step: Step, mask: Mask, *, graph: bool) -> None:
@@ -114,14 +116,18 @@ def _replace(ctx: Context, cur: Cursor, at: Row, step: Step, mask: Mask, *, grap
     cursor = cur.fgraph if graph else cur.kretprobe
     book = ctx.tasks.fgraph if graph else ctx.tasks.kretprobe
     trampoline = ctx.return_to_handler if graph else ctx.kretprobe_trampoline
-    match = match_entries(book, cur.task[at[idx]], cursor[at[idx]], step.fp[idx], trampoline)
+    task = cur.task[at[idx]]
+    match = match_entries(book, task, cursor[at[idx]], step.fp[idx], trampoline, zero_ends=not graph)
     lost = np.zeros(step.reason.shape, dtype=np.bool_)
     lost[idx] = match.entry < 0
     step.fail(lost, Reason.FGRAPH_NO_MATCH if graph else Reason.KRETPROBE_NO_MATCH, step.fp)
     found = match.entry >= 0
-    step.pc[idx[found]] = ctx.layout.strip(match.ret[found])
+    step.pc[idx[found]] = match.ret[found]  # as recorded: the kernel strips before it recovers, not after
     step.mark(idx[found], Evidence.FGRAPH if graph else Evidence.KRETPROBE)
-    cursor[at[idx[found]]] = match.entry[found] + 1
+    after = match.entry[found] + 1
+    # To ftrace_graph_ret_addr index 0, that of the oldest entry, means "from the newest on" at its next call.
+    again = (after == book.first[task[found] + 1]) & graph
+    cursor[at[idx[found]]] = np.where(again, book.first[task[found]], after)
 
 
 def follow_record(ctx: Context, cur: Cursor, at: Row) -> Step:

@@ -145,6 +145,17 @@ class Stacks:
         if len(self) and (int(self.word_off.min()) < 0 or int(end.max()) > self.words.size):
             raise Inconsistent("a kernel stack's words are not held")
 
+    def with_nowhere(self) -> Stacks:
+        """Give the same stacks and one more that holds nothing, so that there is always something to index."""
+        return Stacks(
+            low=np.append(self.low, np.uint64(0)),
+            high=np.append(self.high, np.uint64(8)),
+            kind=np.append(self.kind, np.uint8(StackKind.TASK)),
+            captured=np.append(self.captured, np.uint64(8)),
+            word_off=np.append(self.word_off, np.int64(0)),
+            words=np.append(self.words, np.uint64(0)),
+        )
+
     def read(self, stack: Row, addr: Addr) -> tuple[NDArray[np.uint64], Mask]:
         """Load the word at each address of the given stacks.
 

@@ -24,13 +24,17 @@ class Match:
     Attributes:
         entry: (n,) int64, index into the bookkeeping, -1 where none fits.
         ret: (n,) uint64, the original return address, 0 where none fits.
+        skipped: (n,) bool, an entry of another frame was passed over on the way.
     """
 
     entry: Row
     ret: Addr
+    skipped: Mask
 
 
-def match_entries(book: Bookkeeping, task: Row, cursor: Row, key: Addr, trampoline: int) -> Match:
+def match_entries(
+    book: Bookkeeping, task: Row, cursor: Row, key: Addr, trampoline: int, *, zero_ends: bool = False
+) -> Match:
     """Find the newest entry, from the cursor on, that belongs to each frame.
 
     Entries whose own return address is the trampoline again belong to functions that were entered by a tail
@@ -42,6 +46,7 @@ def match_entries(book: Bookkeeping, task: Row, cursor: Row, key: Addr, trampoli
         cursor: (n,) int64, first entry (index into the bookkeeping) that may be used.
         key: (n,) uint64, frame pointer after the step, which is what the entry recorded.
         trampoline: address that cannot be an answer.
+        zero_ends: an entry without an original address ends the search, as kretprobe_find_ret_addr has it.
 
     Returns:
         the matches; the caller moves its cursor to or behind `entry`.
@@ -50,19 +55,23 @@ def match_entries(book: Bookkeeping, task: Row, cursor: Row, key: Addr, trampoli
         kernel/trace/fgraph.c: ftrace_graph_ret_addr; kernel/kprobes.c: kretprobe_find_ret_addr.
     """
     entry = np.full(task.shape, -1, dtype=np.int64)
+    skipped = np.zeros(task.shape, dtype=np.bool_)
     at = cursor.copy()
     stop = book.first[task + 1]
     todo = np.flatnonzero(at < stop)
     while todo.size:  # one round per list position, all frames at once
         here = at[todo]
-        hit = (book.key[here] == key[todo]) & (book.ret[here] != np.uint64(trampoline))
+        same, ret = book.key[here] == key[todo], book.ret[here]
+        ends = ret == 0 if zero_ends else np.zeros(todo.shape, dtype=np.bool_)
+        hit = same & (ret != np.uint64(trampoline)) & ~ends
         entry[todo[hit]] = here[hit]
+        skipped[todo] |= ~same
         at[todo] += 1
-        todo = todo[~hit & (at[todo] < stop[todo])]
+        todo = todo[~hit & ~ends & (at[todo] < stop[todo])]
     found = entry >= 0
     ret = np.zeros(task.shape, dtype=np.uint64)
     ret[found] = book.ret[entry[found]]
-    return Match(entry, ret)
+    return Match(entry, ret, skipped)
 
 
 def owner_in_chain(book: Bookkeeping, cursor: Row, entry: Row, key: Addr, start: Addr, end: Addr) -> Mask:
