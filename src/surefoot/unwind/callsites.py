@@ -17,12 +17,16 @@ from surefoot.dtypes import Addr, Code, Insn, Mask, Row
 from surefoot.isa import branches
 from surefoot.unwind.code import CodeMap
 
-__all__ = ["Call", "check_calls", "leads_to"]
+__all__ = ["Call", "check_calls", "leads_to", "makes_record"]
 
 _MAX_TAIL: Final = 8
 """Longest chain of tail branches that is followed; the longest seen in Debian's 7.3 kernel is 3."""
-_MAX_PAIRS: Final = 200_000
-"""Bound on open questions while following tail branches, so that a hostile text cannot exhaust memory."""
+_MAX_OPEN: Final = 4096
+"""Most functions that one question may have open at a time, so that a hostile text cannot exhaust memory."""
+_BATCH: Final = 256
+"""Questions that are followed together."""
+_STP_RECORD: Final = (0xA900_7BFD, 0xA980_7BFD)
+"""STP X29, X30, [SP, #n] and STP X29, X30, [SP, #n]!, the offset left out (DDI 0487, C6.2)."""
 
 
 class Call(IntEnum):
@@ -36,9 +40,11 @@ class Call(IntEnum):
     DIRECT = 3
     """A direct call to the function below."""
     TAIL = 4
-    """A direct call that reaches it through a veneer, tail branches, or a redirected site."""
+    """A direct call that reaches it by tail branches."""
     INDIRECT = 5
     """A call through a register (or a tail branch through one): it may lead there."""
+    VENEER = 6
+    """A direct call that reaches it through a veneer or a site that a live patch redirects, and nothing else."""
 
 
 @dataclass(slots=True)
@@ -85,7 +91,7 @@ def leads_to(code: CodeMap, entry: Addr, goal: Row) -> Code:
         goal: (n,) int64, function indices; -1 accepts anything.
 
     Returns:
-        (n,) uint8, `Call`: DIRECT, TAIL, INDIRECT or MISMATCH.
+        (n,) uint8, `Call`: DIRECT, VENEER, TAIL, INDIRECT or MISMATCH.
     """
     func = code.functions.lookup(entry, np.zeros(entry.shape, dtype=np.bool_))
     result = np.full(entry.shape, Call.MISMATCH, dtype=np.uint8)
@@ -94,9 +100,28 @@ def leads_to(code: CodeMap, entry: Addr, goal: Row) -> Code:
     if not rest.size:
         return result
     pairs, inverse = np.unique(np.stack([entry[rest], goal[rest].astype(np.uint64)]), axis=1, return_inverse=True)
-    answer = _follow(code, pairs[0], pairs[1].astype(np.int64))
+    entry, goal = pairs[0], pairs[1].astype(np.int64)
+    batches = [slice(low, low + _BATCH) for low in range(0, entry.size, _BATCH)]
+    answer = np.concatenate([_follow(code, entry[part], goal[part]) for part in batches])
     result[rest] = answer[inverse.reshape(-1)]
     return result
+
+
+def makes_record(code: CodeMap, funcs: Row) -> Mask:
+    """Tell which functions store x29 and x30 as a pair on the stack anywhere.
+
+    Args:
+        code: functions and text words.
+        funcs: (m,) int64, function indices.
+
+    Returns:
+        (m,) bool; False is certain, True only means that a frame record is possible.
+    """
+    distinct, inverse = np.unique(funcs, return_inverse=True)
+    owner, _, words = _words_of(code, code.functions.start[distinct], code.functions.end[distinct])
+    stores = np.isin(words & np.uint32(0xFFC0_7FFF), np.array(_STP_RECORD, dtype=np.uint32))
+    found = np.bincount(owner[stores], minlength=distinct.size) > 0
+    return np.asarray(found[inverse.reshape(-1)])
 
 
 def _follow(code: CodeMap, entry: Addr, goal: Row) -> Code:
@@ -104,7 +129,11 @@ def _follow(code: CodeMap, entry: Addr, goal: Row) -> Code:
     answer = np.full(entry.shape, Call.MISMATCH, dtype=np.uint8)
     entry = _through_veneers(code, entry)
     none = np.zeros(entry.shape, dtype=np.bool_)
-    open_ = _Open(np.arange(entry.size, dtype=np.int64), code.functions.lookup(entry, none), goal)
+    func = code.functions.lookup(entry, none)
+    plain = (func == goal) | _redirected(code, func, goal)
+    answer[plain & (func >= 0)] = Call.VENEER
+    ask = np.flatnonzero(answer == Call.MISMATCH)
+    open_ = _Open(ask, func[ask], goal[ask])
     seen = np.zeros(0, dtype=np.int64)
     width = np.int64(max(code.functions.start.size, 1))
     for _ in range(_MAX_TAIL):
@@ -115,7 +144,8 @@ def _follow(code: CodeMap, entry: Addr, goal: Row) -> Code:
         fresh, first = np.unique(open_.k * width + open_.func, return_index=True)
         first = first[~np.isin(fresh, seen)]
         open_ = _Open(open_.k[first], open_.func[first], open_.goal[first])
-        if not open_.k.size or open_.k.size > _MAX_PAIRS:
+        open_ = open_.where(np.bincount(open_.k, minlength=entry.size)[open_.k] <= _MAX_OPEN)
+        if not open_.k.size:
             break
         seen = np.union1d(seen, fresh)
         source, target, through_register = _tail_branches(code, np.unique(open_.func))
@@ -123,6 +153,16 @@ def _follow(code: CodeMap, entry: Addr, goal: Row) -> Code:
         answer[maybe] = np.maximum(answer[maybe], np.uint8(Call.INDIRECT))
         open_ = _advance(open_, source, target)
     return answer
+
+
+def _redirected(code: CodeMap, func: Row, goal: Row) -> Mask:
+    """Tell which calls of `func` a live patch may redirect to `goal`."""
+    result = np.zeros(func.shape, dtype=np.bool_)
+    exact = np.zeros(len(code.redirects), dtype=np.bool_)
+    old, new = (code.functions.lookup(code.redirects[:, side], exact) for side in (0, 1))
+    for source, target in zip(old.tolist(), new.tolist(), strict=True):
+        result |= (func == source) & (goal == target)
+    return result
 
 
 def _advance(open_: _Open, source: Row, target: Row) -> _Open:

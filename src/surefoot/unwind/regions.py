@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from surefoot.dtypes import Code
-from surefoot.unwind.code import CodeMap
+from surefoot.unwind.code import CodeMap, FunctionKind
 
 __all__ = ["LABELS", "FunctionClass", "classify"]
 
@@ -43,7 +43,7 @@ class FunctionClass(IntEnum):
     FIRMWARE = 10
     """__efi_rt_asm_wrapper (efi-rt-wrapper.S): calls code that is not the kernel's."""
     ASSEMBLY = 11
-    """Other code that parks x29, x30 or SP elsewhere: suspend, hypervisor entry and exit, idmap."""
+    """Any other SYM_CODE, and code that parks x29, x30 or SP elsewhere: suspend, hypervisor, idmap."""
 
 
 _BY_NAME: Final[dict[str, FunctionClass]] = {
@@ -96,7 +96,9 @@ def classify(code: CodeMap) -> Code:
         arch/arm64/kernel/entry.S, entry-ftrace.S, head.S, vmlinux.lds.S of Linux 7.3.
     """
     functions = code.functions
-    result = np.zeros(functions.start.size, dtype=np.uint8)
+    # Code that breaks the procedure call standard (SYM_CODE_*) is followed only where it is known by name.
+    code_kind = functions.kind == FunctionKind.CODE
+    result = np.where(code_kind, np.uint8(FunctionClass.ASSEMBLY), np.uint8(FunctionClass.NORMAL))
     for low, high, kind in _BY_RANGE:
         if low in code.labels and high in code.labels:
             first, last = np.searchsorted(

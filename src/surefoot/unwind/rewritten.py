@@ -32,14 +32,18 @@ def recover(ctx: Context, cur: Cursor, at: Row, step: Step, function: Row, calle
         function: (k,) int64, the function below.
         callee: (k,) int64, changed: the function that the call before the original address was made to.
     """
-    on = (step.reason == 0) & ~step.final & (step.source == Source.FRAME)
-    idx = np.flatnonzero(on & (step.pc == np.uint64(ctx.return_to_handler)))
-    if idx.size:
-        _recover_fgraph(ctx, cur, at, step, function, callee, idx)
-    on = (step.reason == 0) & ~step.final & (step.source == Source.FRAME)
-    idx = np.flatnonzero(on & (step.pc == np.uint64(ctx.kretprobe_trampoline)))
-    if idx.size:
-        _recover_kretprobe(ctx, cur, at, step, idx)
+    # A function that is traced and probed and was entered by a tail branch from another such function has one
+    # return address, rewritten four times, turn by turn. Every turn claims an entry or fails, so this ends.
+    while True:
+        on = (step.reason == 0) & ~step.final & (step.source == Source.FRAME)
+        graph = np.flatnonzero(on & (step.pc == np.uint64(ctx.return_to_handler)))
+        probe = np.flatnonzero(on & (step.pc == np.uint64(ctx.kretprobe_trampoline)))
+        if graph.size:
+            _recover_fgraph(ctx, cur, at, step, function, callee, graph)
+        if probe.size:
+            _recover_kretprobe(ctx, cur, at, step, probe)
+        if not graph.size and not probe.size:
+            return
 
 
 def _recover_fgraph(ctx: Context, cur: Cursor, at: Row, step: Step, function: Row, callee: Row, idx: Row) -> None:
@@ -50,6 +54,7 @@ def _recover_fgraph(ctx: Context, cur: Cursor, at: Row, step: Step, function: Ro
     _fail(step, idx, book.broken[task], Reason.FGRAPH_BROKEN, key)
     _fail(step, idx, match.entry < 0, Reason.FGRAPH_NO_MATCH, key)
     traced = _traced_function(ctx, match)
+    _fail(step, idx, match.skipped | (traced < 0), Reason.FGRAPH_MISMATCH, key)
     below = np.maximum(function[idx], 0)
     start, end = ctx.code.functions.start[below], ctx.code.functions.end[below]
     own = owner_in_chain(book, cursor, match.entry, key, start, end)
@@ -68,9 +73,9 @@ def _recover_fgraph(ctx: Context, cur: Cursor, at: Row, step: Step, function: Ro
 def _recover_kretprobe(ctx: Context, cur: Cursor, at: Row, step: Step, idx: Row) -> None:
     """Recover kretprobe addresses of the walks `idx`."""
     book, task, key = ctx.tasks.kretprobe, cur.task[at[idx]], step.fp[idx]
-    match = match_entries(book, task, cur.kretprobe[at[idx]], key, ctx.kretprobe_trampoline)
+    match = match_entries(book, task, cur.kretprobe[at[idx]], key, ctx.kretprobe_trampoline, zero_ends=True)
     _fail(step, idx, book.broken[task], Reason.KRETPROBE_BROKEN, key)
-    _fail(step, idx, match.entry < 0, Reason.KRETPROBE_NO_MATCH, key)
+    _fail(step, idx, (match.entry < 0) | match.skipped, Reason.KRETPROBE_NO_MATCH, key)
     found = match.entry >= 0
     step.pc[idx[found]] = ctx.layout.strip(match.ret[found])
     step.mark(idx[found], Evidence.KRETPROBE)
@@ -104,6 +109,8 @@ def handler_window(ctx: Context, cur: Cursor, at: Row) -> tuple[Step, Row]:
     match = match_entries(book, task, cursor, key, ctx.return_to_handler)
     step.fail(book.broken[task], Reason.FGRAPH_BROKEN, key)
     step.fail(~newest | (match.entry < 0), Reason.TRAMPOLINE_WINDOW, cur.pc[at])
+    traced = _traced_function(ctx, match)
+    step.fail(match.skipped | (traced < 0), Reason.FGRAPH_MISMATCH, key)
     found = step.reason == 0
     step.pc = match.ret.copy()
     step.fp = key.copy()
@@ -116,21 +123,22 @@ def handler_window(ctx: Context, cur: Cursor, at: Row) -> tuple[Step, Row]:
     high = ctx.stacks.high[np.maximum(step.stack, 0)]
     step.fail(step.sp_known & ((step.sp > high) | (step.sp > key)), Reason.RECORD_BELOW_SP, key)
     cur.fgraph[at[found]] = match.entry[found] + 1
-    return step, _traced_function(ctx, match)
+    return step, traced
 
 
-def leftover(ctx: Context, cur: Cursor, at: Row) -> Mask:
-    """Tell which complete walks have return-stack entries that no frame claimed although newer ones were.
+def leftover(ctx: Context, cur: Cursor, at: Row) -> tuple[Mask, Mask]:
+    """Tell which complete walks have rewritten return addresses that no frame claimed.
 
-    Such an entry means that the walk has passed over a traced function. Entries that are newer than every
-    claimed one may belong to a function that is just being entered.
+    Such an entry means that the walk has passed over a function. The other causes are instants inside a
+    trampoline (the entry is made before the return address is rewritten, and a kretprobe's is unlinked after its
+    frame has gone), which no complete walk crosses but in the last case; that one is given up.
 
     Returns:
-        (k,) bool.
+        (k,) bool for function-graph entries and (k,) bool for kretprobe instances.
     """
-    book, task = ctx.tasks.fgraph, cur.task[at]
-    cursor, stop = cur.fgraph[at], book.first[task + 1]
-    return (cursor > book.first[task]) & (cursor < stop)
+    task = cur.task[at]
+    graph, probe = ctx.tasks.fgraph, ctx.tasks.kretprobe
+    return cur.fgraph[at] < graph.first[task + 1], cur.kretprobe[at] < probe.first[task + 1]
 
 
 def _traced_function(ctx: Context, match: Match) -> Row:

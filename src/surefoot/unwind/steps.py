@@ -19,6 +19,7 @@ import numpy as np
 from surefoot.dtypes import Addr, Code, Mask, Row
 from surefoot.metadata.rules import CfaBase, FpRule, FunctionFlag, RaRule
 from surefoot.proof.verdicts import Verdict
+from surefoot.unwind.callsites import makes_record
 from surefoot.unwind.context import Context, Mode
 from surefoot.unwind.cursor import ALLOWED, Cursor, Step
 from surefoot.unwind.reasons import Reason
@@ -92,7 +93,7 @@ def certain_step(ctx: Context, cur: Cursor, at: Row, function: Row) -> Step:
     moves: tuple[tuple[Mask, Callable[[Row], Step]], ...] = (
         (todo & boundary & normal, lambda i: _boundary_step(ctx, cur, at[i], row[i])),
         (todo & ~boundary & normal & (row >= 0), lambda i: _call_step(ctx, cur, at[i], row[i])),
-        (todo & ~boundary & normal & (row < 0), lambda i: _bare_step(ctx, cur, at[i])),
+        (todo & ~boundary & normal & (row < 0), lambda i: _bare_step(ctx, cur, at[i], function[i])),
         (todo & ~boundary & (kind == FunctionClass.IRQ_STACK), lambda i: _irq_stack_step(ctx, cur, at[i])),
         (ends, lambda i: _end_step(ctx, cur, at[i], kind[i])),
     )
@@ -107,7 +108,7 @@ def certain_step(ctx: Context, cur: Cursor, at: Row, function: Row) -> Step:
         part, callee[window] = handler_window(ctx, cur, at[window])
         step.put(window, part)
     step.pc = ctx.layout.strip(step.pc)
-    recover(ctx, cur, at, step, function, callee)
+    recover(ctx, cur, at, step, callee.copy(), callee)
     bare = (normal & (row < 0) & ~boundary) | (kind == FunctionClass.IRQ_STACK)
     verify_caller(ctx, step, callee, needs_direct=bare)
     return step
@@ -201,7 +202,7 @@ def _call_step(ctx: Context, cur: Cursor, at: Row, row: Row) -> Step:
     by_rule.fail(~on_fp & ~sp_known & ~derived, Reason.SP_UNKNOWN, pc)
     cfa = np.where(on_fp, fp, sp) + rule.cfa_off
     cfa = np.where(derived, fp - rule.fp_off, cfa)
-    by_rule.fail(sp_known & (cfa < sp), Reason.RECORD_BELOW_SP, cfa)
+    by_rule.fail(cfa <= cur.low[at], Reason.RECORD_BELOW_SP, cfa)
     stack = cur.stack[at]
     by_rule.fail((stack < 0) | (cfa > ctx.stacks.high[np.maximum(stack, 0)]), Reason.RECORD_OUTSIDE, cfa)
     ra_slot, fp_slot = cfa + rule.ra_off, cfa + rule.fp_off
@@ -245,10 +246,17 @@ def _agree(ctx: Context, cur: Cursor, at: Row, by_rule: Step, has_record: Mask) 
     return by_rule
 
 
-def _bare_step(ctx: Context, cur: Cursor, at: Row) -> Step:
-    """Leave code without rules by its frame record alone; `verify_caller` then demands a direct call to it."""
+def _bare_step(ctx: Context, cur: Cursor, at: Row, function: Row) -> Step:
+    """Leave code without rules by its frame record alone; `verify_caller` then demands a direct call to it.
+
+    Code that makes no record has called with x29 still at its caller's; to follow that one would omit the caller.
+    """
     step = read_record(ctx, cur, at, cur.fp[at])
     fp = cur.fp[at]
+    recordless = np.zeros(at.size, dtype=np.bool_)
+    recordless[:] = ~makes_record(ctx.code, function)
+    by_record = step.reason == 0
+    step.fail(by_record & recordless, Reason.NO_METADATA, cur.pc[at])
     step.fail(step.final | (step.source == Source.REGS), Reason.END_UNEXPECTED, fp)
     step.fail(cur.sp_known[at] & (fp < cur.sp[at]), Reason.RECORD_BELOW_SP, fp)
     step.fail(step.stack != cur.stack[at], Reason.STACK_ORDER, fp)
@@ -257,6 +265,8 @@ def _bare_step(ctx: Context, cur: Cursor, at: Row) -> Step:
 
 def _irq_stack_step(ctx: Context, cur: Cursor, at: Row) -> Step:
     """Leave call_on_irq_stack: its record is on the stack that it came from, right above that stack's SP.
+
+    It calls with SP at the very top of the stack that it goes to.
 
     Source:
         arch/arm64/kernel/entry.S: call_on_irq_stack.
@@ -267,6 +277,8 @@ def _irq_stack_step(ctx: Context, cur: Cursor, at: Row) -> Step:
     kinds = ctx.stacks.kind
     legal = ALLOWED[kinds[np.maximum(old, 0)], kinds[new]] & (old >= 0) & (step.stack != old)
     step.fail(~legal, Reason.STACK_ORDER, cur.fp[at])
+    empty = cur.sp_known[at] & (cur.sp[at] == ctx.stacks.high[np.maximum(old, 0)])
+    step.fail(~empty, Reason.STACK_ORDER, cur.sp[at])
     step.sp, step.sp_known[:] = step.low.copy(), True
     return step
 

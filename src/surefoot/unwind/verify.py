@@ -22,7 +22,8 @@ def verify_caller(ctx: Context, step: Step, callee: Row, needs_direct: Mask) -> 
         ctx: the walk.
         step: the step, PAC stripped and trampolines replaced; changed.
         callee: (k,) int64, the function that the call must lead to; -1 where any will do.
-        needs_direct: (k,) bool, an indirect call is not evidence enough.
+        needs_direct: (k,) bool, only a call of that very function is evidence enough: through a register or by
+            way of tail branches it might be one of another, which then called the function below.
     """
     idx = np.flatnonzero((step.reason == 0) & ~step.final & (step.source == Source.FRAME))
     if not idx.size:
@@ -33,7 +34,7 @@ def verify_caller(ctx: Context, step: Step, callee: Row, needs_direct: Mask) -> 
     changed = ctx.code.is_changed(ra - np.uint64(4))
     reason = np.zeros(idx.size, dtype=np.uint8)
     for mask, why in (
-        (needs_direct[idx] & (call == Call.INDIRECT), Reason.NO_METADATA),
+        (needs_direct[idx] & ((call == Call.INDIRECT) | (call == Call.TAIL)), Reason.NO_METADATA),
         (call == Call.MISMATCH, Reason.CALL_MISMATCH),
         (call == Call.NOT_A_CALL, Reason.NOT_A_CALL),
         (call == Call.UNKNOWN, Reason.CALL_UNKNOWN),
@@ -46,6 +47,7 @@ def verify_caller(ctx: Context, step: Step, callee: Row, needs_direct: Mask) -> 
     step.reason_addr[idx[reason != 0]] = ra[reason != 0]
     for kind, flag in (
         (Call.DIRECT, Evidence.CALL_DIRECT),
+        (Call.VENEER, Evidence.CALL_TAIL),
         (Call.TAIL, Evidence.CALL_TAIL),
         (Call.INDIRECT, Evidence.CALL_INDIRECT),
     ):
@@ -64,4 +66,5 @@ def verify_start(ctx: Context, pc: Addr) -> Mask:
     """
     callee = np.full(pc.shape, ctx.cpu_switch_to, dtype=np.int64)
     call = check_calls(ctx.code, pc, callee)
-    return np.equal(pc, np.uint64(ctx.ret_from_fork)) | np.equal(call, Call.DIRECT) | np.equal(call, Call.TAIL)
+    switched = np.isin(call, (Call.DIRECT, Call.VENEER, Call.TAIL)) & (ctx.cpu_switch_to >= 0)
+    return np.equal(pc, np.uint64(ctx.ret_from_fork)) | switched

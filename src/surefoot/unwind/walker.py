@@ -19,10 +19,7 @@ from surefoot.unwind.steps import certain_step
 from surefoot.unwind.trace import Evidence, Traces
 from surefoot.unwind.verify import verify_start
 
-__all__ = ["MAX_FRAMES", "walk"]
-
-MAX_FRAMES: Final = 1200
-"""More frames than fit: a frame record takes 16 bytes, and a task's stacks hold some 1,100 of them."""
+__all__ = ["walk"]
 
 _STARTS: Final = {
     Start.NO_REGS: Reason.NO_REGISTERS,
@@ -56,7 +53,8 @@ def walk(
     verdicts = _Verdicts(len(tasks))
     cur = _begin(ctx, verdicts)
     frames: list[_Frames] = []
-    for depth in range(MAX_FRAMES):
+    most = _most_frames(ctx)
+    for depth in range(most):
         if not len(cur):
             break
         function = ctx.function_of(cur.pc, cur.source)
@@ -68,8 +66,22 @@ def walk(
         frames.append(_Frames(cur, function, ambiguous))
         cur = _advance(ctx, cur, step, ended)
     else:
-        verdicts.lose(cur.task, np.full(len(cur), Reason.TOO_DEEP, dtype=np.uint8), MAX_FRAMES, cur.pc, cur.pc)
+        verdicts.lose(cur.task, np.full(len(cur), Reason.TOO_DEEP, dtype=np.uint8), most, cur.pc, cur.pc)
     return _collect(len(tasks), frames, verdicts)
+
+
+def _most_frames(ctx: Context) -> int:
+    """Give a number of frames that no walk can exceed, whatever the memory says.
+
+    A step moves up by at least one word, or claims a function-graph entry, or leaves interrupted code, whose
+    registers took several words: every stack is passed once, so there are fewer frames than words and entries.
+    """
+    if not len(ctx.tasks):
+        return 0
+    words = np.append((ctx.stacks.high - ctx.stacks.low) >> np.uint64(3), np.uint64(0)).astype(np.int64)
+    held = words[ctx.tasks.stacks].sum(axis=1)  # index -1, no stack, is the zero at the end
+    entries = np.diff(ctx.tasks.fgraph.first)
+    return int((held + entries).max()) + 2
 
 
 class _Verdicts:
@@ -188,8 +200,10 @@ def _step_certain(
     sure = np.flatnonzero(~cur.doubt)
     if sure.size:
         part = certain_step(ctx, cur, sure, function[sure])
-        left = leftover(ctx, cur, sure)
-        part.fail(part.final & left, Reason.FGRAPH_MISMATCH, cur.fp[sure])
+        if bool(np.any(part.final)):
+            graph, probe = leftover(ctx, cur, sure)
+            part.fail(part.final & graph, Reason.FGRAPH_MISMATCH, cur.fp[sure])
+            part.fail(part.final & probe, Reason.KRETPROBE_NO_MATCH, cur.fp[sure])
         verdicts.lose(cur.task[sure], part.reason, depth, part.reason_addr, part.other)
         cur.doubt[sure[part.reason != 0]] = True
         no_rule = part.reason == Reason.NO_RULE_AT_BOUNDARY
