@@ -1,0 +1,114 @@
+"""The law of the project on random worlds: RELIABLE means that the trace is the truth, and ordinary stacks are."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from surefoot.unwind.context import Mode
+from surefoot.unwind.reasons import Reason
+from surefoot.unwind.state import Start
+from surefoot.unwind.trace import Traces
+from surefoot.unwind.walker import walk
+from world import Program, without_rules
+from world_cpu import Stop
+from world_kernel import Task, World, frames_of, kernel, new_cpu, random_functions, random_task, reason_of, task_of
+
+
+def is_ordinary(program: Program, task: Task) -> bool:
+    """Whether nothing about a stack is in flux: no assembly was interrupted, no trampoline is half done."""
+    popped = program.find("ftrace_return_to_handler", "hook")
+    for pc, exact in task.truth:
+        if exact and program.ops[pc].rule is None:
+            return False
+        if exact and popped < pc < program.at("ftrace_return_to_handler") + program.size_of(
+            "ftrace_return_to_handler"
+        ):
+            return False
+    return True
+
+
+def check(program: Program, tasks: list[Task], traces: Traces) -> None:
+    """Hold traces against the truth."""
+    for i, task in enumerate(tasks):
+        if traces.reliable[i]:
+            assert frames_of(traces, i) == task.truth
+        else:
+            assert not is_ordinary(program, task), reason_of(traces, i)
+
+
+@given(seed=st.integers(0, 2**32), trace=st.booleans())
+def test_reliable_is_the_truth_and_ordinary_is_reliable(seed: int, *, trace: bool) -> None:
+    """Random call graphs, interruption points, preemption, nesting, IRQ stacks, tracers: no frame is missing."""
+    rng = random.Random(seed)
+    program = kernel(random_functions(rng))
+    tasks = [random_task(program, rng, slot, trace=trace) for slot in range(8)]
+    check(program, tasks, World(program, tasks).walk())
+
+
+@given(seed=st.integers(0, 2**32))
+def test_missing_metadata_never_makes_a_wrong_trace(seed: int) -> None:
+    """Where functions lose their rules the walk may give up, but what it calls reliable is still the truth."""
+    rng = random.Random(seed)
+    functions = [without_rules(f) if rng.random() < 0.3 else f for f in random_functions(rng)]
+    program = kernel(functions)
+    tasks = [random_task(program, rng, slot) for slot in range(8)]
+    for mode in (Mode.HYBRID, Mode.SFRAME):
+        traces = World(program, tasks).walk(mode)
+        for i, task in enumerate(tasks):
+            if traces.reliable[i]:
+                assert frames_of(traces, i) == task.truth
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@given(seed=st.integers(0, 2**32))
+def test_batch_equals_single(mode: Mode, seed: int) -> None:
+    """Tasks walked together or one by one give the same columns."""
+    rng = random.Random(seed)
+    program = kernel(random_functions(rng))
+    world = World(program, [random_task(program, rng, slot) for slot in range(5)])
+    assert world.code is not None
+    together = world.walk(mode)
+    for i in range(len(world.tasks)):
+        alone = walk(world.code, world.stacks, world.columns.take(np.array([i])), world.layout, mode=mode)
+        part = slice(int(together.first[i]), int(together.first[i + 1]))
+        for name in ("pc", "source", "evidence", "function", "sp", "fp", "ambiguous", "regs"):
+            assert np.array_equal(getattr(together, name)[part], getattr(alone, name)), name
+        for name in ("reason", "reason_frame", "reason_addr", "reason_other"):
+            assert getattr(together, name)[i] == getattr(alone, name)[0], name
+
+
+@given(seed=st.integers(0, 2**32), slide=st.integers(0, 2**20))
+def test_every_instruction_of_a_run(seed: int, slide: int) -> None:
+    """One run, stopped before each of its instructions in turn: reliable wherever the stack is ordinary."""
+    rng = random.Random(seed)
+    program = kernel(random_functions(rng))
+    cpu = new_cpu(program, rng, slide % 64)
+    cpu.enter_from_user()
+    cpu.traced = frozenset(f"f{i}" for i in range(14) if program.ops[program.at(f"f{i}")].name == "mov_x9_lr")
+    cpu.block_skips = 2
+    tasks = []
+    for _ in range(120):
+        tasks.append(task_of(cpu, blocked=False))
+        try:
+            cpu.step()
+        except Stop:
+            break
+    check(program, tasks, World(program, tasks).walk())
+
+
+def test_tasks_without_a_kernel_frame() -> None:
+    """User space and the dead have no live kernel function; those without registers nobody can judge."""
+    rng = random.Random(1)
+    program = kernel(random_functions(rng))
+    task = random_task(program, rng)
+    starts = (Start.USER, Start.NO_STACK, Start.NO_REGS, Start.SWITCHING)
+    traces = World(program, [replace(task, start=start) for start in starts]).walk()
+    reasons = [reason_of(traces, i) for i in range(4)]
+    assert reasons == [Reason.NONE, Reason.NONE, Reason.NO_REGISTERS, Reason.SWITCHING]
+    assert traces.pc.size == 0
