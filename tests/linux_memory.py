@@ -49,6 +49,7 @@ NUMBERS: Final = {
     "pt_regs.pc": 256,
     "pt_regs.pstate": 264,
     "pt_regs.stackframe": 296,
+    "frame_record_meta.type": 16,
     "sizeof.ret_stack": 32,
     "ret_stack.words": 1,
     "ret_stack.ret": 0,

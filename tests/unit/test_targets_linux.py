@@ -153,6 +153,11 @@ def test_a_word_of_text_that_nothing_explains_is_changed() -> None:
     assert code.text.live
 
 
+def test_a_kernel_without_record_metadata_is_named() -> None:
+    kernel = Kernel(without=("frame_record_meta.type",))
+    assert "mark neither exception boundaries" in _target(kernel).capture().notes[-1]
+
+
 def test_rows_and_stacks_stay_together_when_tasks_are_taken() -> None:
     kernel = _kernel()
     for pid in (10, 20, 30):

@@ -51,6 +51,8 @@ def _words() -> Insn:
 
     for caller, callee in (("outer", "middle"), ("middle", "tail")):
         put(_at(caller, 4), _branch(0x9400_0000, _at(caller, 4), _at(callee)))
+    put(_at("outer", 1), 0xA9BE_7BFD)  # stp x29, x30, [sp, #-32]!
+    put(_at("middle", 1), 0xA901_7BFD)  # stp x29, x30, [sp, #16]
     put(_at("tail", 8), _branch(0x1400_0000, _at("tail", 8), _at("target")))
     put(_at("target", 8), _branch(0x1400_0000, _at("target", 8), _at("veneer_user", 40)))
     put(_at("unrelated", 8), _branch(0x1400_0000, _at("unrelated", 8), _at("outer")))
@@ -167,7 +169,10 @@ def test_the_reduced_code_holds_what_traces_touch_and_no_function_body() -> None
     assert list(code.functions.names) == ["outer", "middle", "tail", "target", "veneered"]
     words, known = code.text.words_at(
         np.array(
-            [_at("outer", 4), _at("middle", 4), _at("tail", 8), _at("target", 8), _at("veneer_user", 40)],
+            [
+                *(_at("outer", 1), _at("outer", 4), _at("middle", 1), _at("middle", 4)),
+                *(_at("tail", 8), _at("target", 8), _at("veneer_user", 40)),
+            ],
             dtype=np.uint64,
         )
     )

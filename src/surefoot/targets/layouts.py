@@ -55,6 +55,8 @@ _REQUIRED: Final = (
 """(name, struct, members of which the first that exists is meant)"""
 
 _OPTIONAL: Final = (
+    # type: "arm64: stacktrace: unwind exception boundaries" (v6.13); before it nothing marks them.
+    ("frame_record_meta.type", "frame_record_meta", ("type",)),
     ("task.curr_ret_stack", "task_struct", ("curr_ret_stack",)),
     ("task.ret_stack", "task_struct", ("ret_stack",)),
     ("task.kretprobe_instances", "task_struct", ("kretprobe_instances",)),

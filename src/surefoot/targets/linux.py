@@ -130,6 +130,8 @@ class LinuxTarget:
                 if note:
                     notes.append(note)
             notes += self._modules[1] if self._modules else []
+            if not self.tables.layout.has("frame_record_meta.type"):
+                notes.append("this kernel's frame records mark neither exception boundaries nor the end of a stack")
             if self.tables.rules is None:
                 notes.append("the kernel image has no unwind metadata: only frame records are followed")
             labels = {name: (addr + self.bias) % 2**64 for name, addr in self.tables.labels.items()}

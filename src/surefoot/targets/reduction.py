@@ -1,8 +1,8 @@
 """Layer 7: the part of a kernel's code that a few traces can touch.
 
 Invariant: a walk over the captured stacks, whichever of their words it takes for a return address, finds the same
-functions, rules, call sites and tail branches as in the whole code. Of instruction words only calls and branches
-that leave their function are kept, with the words around return addresses: no body of any function.
+functions, rules, call sites, tail branches and stores of frame records as in the whole code. Of instruction words
+only those are kept, with the words around return addresses: no body of any function.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ _MAX_TAIL: Final = 8
 """Rounds of tail branches, as many as the walker follows (unwind/callsites.py)."""
 _VENEER_WORDS: Final = 4
 _FOUR: Final = np.uint64(4)
+_STP_FP_LR: Final = (0xA900_781D, 0xA980_781D, 0xA880_781D)
+"""stp x29, x30, [xN, #imm] with signed offset, pre- and post-index; imm and xN masked out."""
+_STP_MASK: Final = 0xFFC0_7C1F
 
 
 def reduce_capture(capture: Capture, rows: list[int]) -> Capture:
@@ -58,11 +61,13 @@ def reduce_code(code: CodeMap, addrs: Addr) -> CodeMap:
     kept_words += veneers
     # Whatever can be asked about calls: the called functions and those that hold a pointed-to address, since a
     # function-graph entry names its function by an address inside it.
-    reached, leaving, more_veneers = _tail_closure(code, np.concatenate([_function_at(functions, called), exact]))
-    kept_words += [leaving, *more_veneers]
+    reached, more_veneers = _tail_closure(code, np.concatenate([_function_at(functions, called), exact]))
+    kept_words += more_veneers
     redirected = [_function_at(functions, column) for column in code.redirects.T]
     wanted = np.unique(np.concatenate([exact, before, reached, *redirected]))
     wanted = wanted[wanted >= 0]
+    at, words, leaving, _ = _words_of(code, wanted)
+    kept_words.append(at[leaving | branches.is_br(words) | np.isin(words & np.uint32(_STP_MASK), _STP_FP_LR)])
     text = _single_words(code.text, np.unique(np.concatenate(kept_words)))
     holders = np.unique(np.concatenate([exact, before]))
     kept = Functions(
@@ -114,7 +119,7 @@ def _through_veneers(code: CodeMap, addrs: Addr) -> tuple[Addr, list[Addr]]:
     return np.where(found, target, addrs), kept
 
 
-def _tail_closure(code: CodeMap, seeds: Row) -> tuple[Row, Addr, list[Addr]]:
+def _tail_closure(code: CodeMap, seeds: Row) -> tuple[Row, list[Addr]]:
     """Follow tail branches from functions.
 
     Args:
@@ -122,36 +127,44 @@ def _tail_closure(code: CodeMap, seeds: Row) -> tuple[Row, Addr, list[Addr]]:
         seeds: (n,) int64, function rows; -1 is ignored.
 
     Returns:
-        the functions reached (seeds included), the addresses of the words by which control leaves them other than
-        by calls and returns, and the addresses of veneers' words on the way.
+        the functions reached (seeds included), and the addresses of veneers' words on the way.
     """
-    functions = code.functions
     seen = np.zeros(0, dtype=np.int64)
     fresh = np.unique(seeds[seeds >= 0])
-    leaving, veneers = [np.zeros(0, dtype=np.uint64)], list[Addr]()
+    veneers = list[Addr]()
     for _ in range(_MAX_TAIL):
         if not fresh.size:
             break
         seen = np.union1d(seen, fresh)
-        start, end = functions.start[fresh], functions.end[fresh]
-        count = ((end - start) >> np.uint64(2)).astype(np.int64)
-        owner = np.repeat(np.arange(fresh.size, dtype=np.int64), count)
-        within = _spans(np.zeros_like(count), count).astype(np.uint64)
-        at = start[owner] + within * _FOUR
-        words, known = code.text.words_at(at)
-        target, leaves = _leaving(words, at, start[owner], end[owner], known)
-        leaving.append(at[leaves | (known & branches.is_br(words))])
-        target, kept = _through_veneers(code, target[leaves])
+        _, _, leaving, target = _words_of(code, fresh)
+        target, kept = _through_veneers(code, target[leaving])
         veneers += kept
-        fresh = np.setdiff1d(_function_at(functions, target), np.append(seen, -1))
-    return np.union1d(seen, fresh), np.concatenate(leaving), veneers
+        fresh = np.setdiff1d(_function_at(code.functions, target), np.append(seen, -1))
+    return np.union1d(seen, fresh), veneers
 
 
-def _leaving(words: Insn, at: Addr, start: Addr, end: Addr, known: Mask) -> tuple[Addr, Mask]:
-    """Give the targets of immediate branches, and which of them leave their function."""
-    branch = known & (branches.is_b(words) | branches.is_cond_branch(words))
+def _words_of(code: CodeMap, rows: Row) -> tuple[Addr, Insn, Mask, Addr]:
+    """Gather the words of functions.
+
+    Args:
+        code: the whole.
+        rows: (m,) int64, function rows.
+
+    Returns:
+        (w,) addresses, (w,) words, (w,) bool: an immediate branch (no call) that leaves its function, and (w,)
+        targets of immediate branches. Words that cannot be read are left out.
+    """
+    start, end = code.functions.start[rows], code.functions.end[rows]
+    count = ((end - start) >> np.uint64(2)).astype(np.int64)
+    owner = np.repeat(np.arange(rows.size, dtype=np.int64), count)
+    at = start[owner] + _spans(np.zeros_like(count), count).astype(np.uint64) * _FOUR
+    words, known = code.text.words_at(at)
+    at, words, owner = at[known], words[known], owner[known]
     target = branches.branch_target(words, at)
-    return target, branch & ((target < start) | (target >= end))
+    leaving = (branches.is_b(words) | branches.is_cond_branch(words)) & (
+        (target < start[owner]) | (target >= end[owner])
+    )
+    return at, words, leaving, target
 
 
 def _single_words(text: TextWords, addrs: Addr) -> TextWords:
