@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -20,6 +20,9 @@ from surefoot.unwind.context import Mode
 from surefoot.unwind.state import Stacks
 from world_corrupt import corrupt
 from world_kernel import Task, World, frames_of, kernel, random_functions, random_task
+
+FEWER = settings(max_examples=max(10, settings().max_examples // 4))
+"""For tests whose examples are big."""
 
 
 class _Watch:
@@ -61,6 +64,7 @@ def changed_and_reliable(world: World) -> list[tuple[Task, list[tuple[int, bool]
     return found
 
 
+@FEWER
 @given(seed=st.integers(0, 2**32))
 def test_damage_is_never_an_exception_and_never_read_outside(seed: int) -> None:
     """All modes end on any memory, and read only what was captured."""
@@ -74,6 +78,7 @@ def test_damage_is_never_an_exception_and_never_read_outside(seed: int) -> None:
         assert watch.reads
 
 
+@FEWER
 @given(seed=st.integers(0, 2**32))
 def test_damage_that_changes_a_reliable_trace_is_a_stack_of_this_code(seed: int) -> None:
     """An independent judge agrees that every return address follows a call that leads to the frame below."""
@@ -84,6 +89,7 @@ def test_damage_that_changes_a_reliable_trace_is_a_stack_of_this_code(seed: int)
         assert judge.is_trace(frames)
 
 
+@FEWER
 @given(seed=st.integers(0, 2**32))
 def test_judge_accepts_the_truth(seed: int) -> None:
     """The judge itself is sound: it accepts every true stack."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surefoot.unwind.context import Mode
@@ -18,6 +18,9 @@ from surefoot.unwind.walker import walk
 from world import Program, without_rules
 from world_cpu import Stop
 from world_kernel import Task, World, frames_of, kernel, new_cpu, random_functions, random_task, reason_of, task_of
+
+FEWER = settings(max_examples=max(10, settings().max_examples // 4))
+"""For tests whose examples are big."""
 
 
 def is_ordinary(program: Program, task: Task) -> bool:
@@ -51,6 +54,7 @@ def test_reliable_is_the_truth_and_ordinary_is_reliable(seed: int, *, trace: boo
     check(program, tasks, World(program, tasks).walk())
 
 
+@FEWER
 @given(seed=st.integers(0, 2**32))
 def test_missing_metadata_never_makes_a_wrong_trace(seed: int) -> None:
     """Where functions lose their rules the walk may give up, but what it calls reliable is still the truth."""
@@ -66,6 +70,7 @@ def test_missing_metadata_never_makes_a_wrong_trace(seed: int) -> None:
 
 
 @pytest.mark.parametrize("mode", list(Mode))
+@FEWER
 @given(seed=st.integers(0, 2**32))
 def test_batch_equals_single(mode: Mode, seed: int) -> None:
     """Tasks walked together or one by one give the same columns."""
@@ -83,6 +88,7 @@ def test_batch_equals_single(mode: Mode, seed: int) -> None:
             assert getattr(together, name)[i] == getattr(alone, name)[0], name
 
 
+@FEWER
 @given(seed=st.integers(0, 2**32), slide=st.integers(0, 2**20))
 def test_every_instruction_of_a_run(seed: int, slide: int) -> None:
     """One run, stopped before each of its instructions in turn: reliable wherever the stack is ordinary."""

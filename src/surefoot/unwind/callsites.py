@@ -93,9 +93,11 @@ def leads_to(code: CodeMap, entry: Addr, goal: Row) -> Code:
     Returns:
         (n,) uint8, `Call`: DIRECT, VENEER, TAIL, INDIRECT or MISMATCH.
     """
-    func = code.functions.lookup(entry, np.zeros(entry.shape, dtype=np.bool_))
     result = np.full(entry.shape, Call.MISMATCH, dtype=np.uint8)
-    result[(goal < 0) | ((func == goal) & (func >= 0))] = Call.DIRECT
+    result[goal < 0] = Call.DIRECT
+    if code.functions.start.size:
+        safe = np.maximum(goal, 0)
+        result[(entry >= code.functions.start[safe]) & (entry < code.functions.end[safe])] = Call.DIRECT
     rest = np.flatnonzero(result == Call.MISMATCH)
     if not rest.size:
         return result

@@ -10,6 +10,7 @@ import numpy as np
 from surefoot.dtypes import Addr, Code, Mask, Row
 from surefoot.proof.verdicts import Verdict
 from surefoot.unwind.code import CodeMap
+from surefoot.unwind.cursor import UNKNOWN_FUNCTION
 from surefoot.unwind.regions import FunctionClass, classify
 from surefoot.unwind.state import Layout, Source, Stacks, Tasks
 
@@ -106,9 +107,12 @@ class Context:
         never_ran = np.equal(source, Source.TASK) & np.equal(pc, np.uint64(self.ret_from_fork))
         return np.equal(source, Source.REGS) | never_ran
 
-    def function_of(self, pc: Addr, source: Code) -> Row:
-        """(n,) int64, the function that each pc lies in, -1 for none."""
-        return self.code.functions.lookup(pc, ~self.is_exact(pc, source))
+    def function_of(self, pc: Addr, source: Code, known: Row) -> Row:
+        """(n,) int64, the function that each pc lies in, -1 for none; looked up where `known` is UNKNOWN_FUNCTION."""
+        ask = np.flatnonzero(known == UNKNOWN_FUNCTION)
+        function = known.copy()
+        function[ask] = self.code.functions.lookup(pc[ask], ~self.is_exact(pc[ask], source[ask]))
+        return function
 
     def class_of(self, function: Row) -> Code:
         """(n,) uint8, `FunctionClass`; NORMAL where there is no function."""

@@ -16,7 +16,10 @@ from surefoot.dtypes import Addr, Code, Mask, Row
 from surefoot.unwind.state import STACK_KINDS, StackKind, Stacks, Tasks
 from surefoot.unwind.trace import Evidence
 
-__all__ = ["ALLOWED", "Cursor", "Step"]
+__all__ = ["ALLOWED", "UNKNOWN_FUNCTION", "Cursor", "Step"]
+
+UNKNOWN_FUNCTION: Final = -2
+"""Nobody has asked yet; -1 is the answer that there is none."""
 
 ALLOWED: Final[NDArray[np.bool_]] = np.zeros((STACK_KINDS, STACK_KINDS), dtype=np.bool_)
 """ALLOWED[a, b]: a walk may go from stack kind a outwards to kind b.
@@ -36,7 +39,8 @@ class Step:
     """The outcome of one step for the walks of an index array; columns as in `Cursor`.
 
     `reason` is not 0 where the step failed; then only `reason_addr` and `other` mean something.
-    `final` marks walks that reached their final record.
+    `final` marks walks that reached their final record. `function` is the function of `pc` where it has been
+    looked up already, else UNKNOWN_FUNCTION.
     """
 
     pc: Addr
@@ -53,6 +57,7 @@ class Step:
     reason_addr: Addr
     other: Addr
     final: Mask
+    function: Row
 
     @classmethod
     def blank(cls, size: int) -> Step:
@@ -73,6 +78,7 @@ class Step:
             reason_addr=zero.copy(),
             other=zero.copy(),
             final=np.zeros(size, dtype=np.bool_),
+            function=np.full(size, UNKNOWN_FUNCTION, dtype=np.int64),
         )
 
     def fail(self, mask: Mask, reason: int, addr: Addr, other: Addr | None = None) -> None:
@@ -95,9 +101,13 @@ class Step:
         self.evidence[where] |= np.uint16(evidence)
 
     def put(self, where: Row, part: Step) -> None:
-        """Store the outcome of some walks: entry i of `part` goes to position where[i]."""
+        """Store the outcome of some walks: entry i of `part` goes to position where[i], which ascend."""
+        whole = where.size == self.reason.size
         for item in fields(self):
-            getattr(self, item.name)[where] = getattr(part, item.name)
+            if whole:
+                setattr(self, item.name, getattr(part, item.name))
+            else:
+                getattr(self, item.name)[where] = getattr(part, item.name)
 
 
 @dataclass(slots=True)

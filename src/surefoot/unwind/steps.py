@@ -183,7 +183,7 @@ def _boundary_step(ctx: Context, cur: Cursor, at: Row, row: Row) -> Step:
     step.source[:] = Source.FRAME
     step.evidence[:] = Evidence.RULE
     step.mark(rule.ra_in_lr, Evidence.LR)
-    step.stack, step.low = stack, cfa
+    step.stack, step.low = stack, cfa.copy()
     return step
 
 
@@ -215,7 +215,7 @@ def _call_step(ctx: Context, cur: Cursor, at: Row, row: Row) -> Step:
     by_rule.sp, by_rule.sp_known[:] = cfa, True
     by_rule.source[:] = Source.FRAME
     by_rule.evidence[:] = Evidence.RULE
-    by_rule.stack, by_rule.low = stack, cfa
+    by_rule.stack, by_rule.low = stack, cfa.copy()
     if ctx.mode is Mode.SFRAME:
         return by_rule
     return _agree(ctx, cur, at, by_rule, has_record=rule.fp_at)

@@ -30,6 +30,7 @@ def verify_caller(ctx: Context, step: Step, callee: Row, needs_direct: Mask) -> 
         return
     ra = step.pc[idx]
     function = ctx.code.functions.lookup(ra, np.ones(ra.shape, dtype=np.bool_))
+    step.function[idx] = function
     call = check_calls(ctx.code, ra, callee[idx])
     changed = ctx.code.is_changed(ra - np.uint64(4))
     reason = np.zeros(idx.size, dtype=np.uint8)

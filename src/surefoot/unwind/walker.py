@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from surefoot.dtypes import Addr, Mask, Row
 from surefoot.unwind.code import CodeMap
 from surefoot.unwind.context import Context, Mode
-from surefoot.unwind.cursor import Cursor, Step
+from surefoot.unwind.cursor import UNKNOWN_FUNCTION, Cursor, Step
 from surefoot.unwind.reasons import Reason
 from surefoot.unwind.records import follow_record, recover_as_kernel
 from surefoot.unwind.rewritten import leftover
@@ -54,17 +54,18 @@ def walk(
     cur = _begin(ctx, verdicts)
     frames: list[_Frames] = []
     most = _most_frames(ctx)
+    known = np.full(len(cur), UNKNOWN_FUNCTION, dtype=np.int64)
     for depth in range(most):
         if not len(cur):
             break
-        function = ctx.function_of(cur.pc, cur.source)
+        function = ctx.function_of(cur.pc, cur.source, known)
         ambiguous = np.zeros(len(cur), dtype=np.uint64)
         if mode is Mode.FP:
             step, ended = _step_fp(ctx, cur, verdicts, depth)
         else:
             step, ended = _step_certain(ctx, cur, verdicts, depth, function, ambiguous)
         frames.append(_Frames(cur, function, ambiguous))
-        cur = _advance(ctx, cur, step, ended)
+        cur, known = _advance(ctx, cur, step, ended), step.function[~ended]
     else:
         verdicts.lose(cur.task, np.full(len(cur), Reason.TOO_DEEP, dtype=np.uint8), most, cur.pc, cur.pc)
     return _collect(len(tasks), frames, verdicts)
