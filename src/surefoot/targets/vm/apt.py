@@ -25,6 +25,7 @@ __all__ = [
     "PrivateApt",
     "kernel_packages",
     "parse_show",
+    "parse_simulation",
     "release_fits",
     "release_key",
 ]
@@ -33,6 +34,8 @@ ARCH = "arm64"
 DEFAULT_SUITES = ("trixie-backports", "sid")
 _LISTS_MAX_AGE_S = 24 * 3600
 _DBG = re.compile(r"^linux-image-(?P<release>\d[\w.+~-]*)-dbg$")
+
+_INST = re.compile(r"^Inst (?P<name>[^\s:]+)\S* (?:\[[^]]*\] )?\((?P<version>\S+) ")
 
 _CONFIG = """\
 // Written by surefoot; read after the system's own files.
@@ -153,6 +156,11 @@ def kernel_packages(names: Iterable[str], flavour: str, version: str = "") -> Ke
     return KernelPackages(release, tuple(chosen))
 
 
+def parse_simulation(text: str) -> list[tuple[str, str]]:
+    """Give name and version of every package that ``apt-get -s install`` would install, in its order."""
+    return [(match["name"], match["version"]) for match in map(_INST.match, text.splitlines()) if match]
+
+
 class PrivateApt:
     """An apt with its own sources, lists and cache in one folder; several processes must not share it at once.
 
@@ -160,6 +168,7 @@ class PrivateApt:
         root: the folder; made when first needed.
         suites: releases of the archive to look in; one that the mirror lacks is passed over.
         mirror: address of a mirror, or empty for the one that the system uses.
+        arch: Debian architecture of the packages.
         report: told about each step.
     """
 
@@ -169,10 +178,12 @@ class PrivateApt:
         *,
         suites: Sequence[str] = DEFAULT_SUITES,
         mirror: str = "",
+        arch: str = ARCH,
         report: Report = silent,
     ) -> None:
         self.root = root
         self.suites = tuple(suites)
+        self.arch = arch
         self._mirror = mirror
         self._report = report
 
@@ -183,13 +194,13 @@ class PrivateApt:
             Unavailable: apt is missing, no mirror is known, or no list could be fetched.
         """
         check_tools(apt_get="apt", apt_cache="apt", dpkg="dpkg")
-        sources = self._find_mirror().deb822(self.suites, ARCH)
+        sources = self._find_mirror().deb822(self.suites, self.arch)
         sources_file = self.root / "sources.list.d" / "debian.sources"
         stamp = self.root / "refreshed"
         with os_errors(f"prepare {self.root}"):
             for folder in ("sources.list.d", "state", "lists/partial", "cache/archives/partial", "log"):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
-            self._config.write_text(_CONFIG.format(root=self.root, arch=ARCH))
+            self._config.write_text(_CONFIG.format(root=self.root, arch=self.arch))
             same = sources_file.is_file() and sources_file.read_text() == sources
             fresh = stamp.is_file() and time.time() - stamp.stat().st_mtime < _LISTS_MAX_AGE_S
             if same and fresh and not force:
@@ -218,6 +229,18 @@ class PrivateApt:
             raise _failed("the archive lacks a package", result)
         return parse_show(result.stdout)
 
+    def closure(self, names: Sequence[str]) -> list[Package]:
+        """Give these packages and all they depend on, as if nothing were installed; recommendations are left out.
+
+        Raises:
+            Unavailable: a package is not in the archive, or its dependencies cannot be had together.
+        """
+        options = ("-s", "-q", "-y", "--no-install-recommends")
+        result = self._run("apt-get", *options, "install", *names, check=False)
+        if result.returncode:
+            raise _failed("the archive cannot provide the packages", result)
+        return self.show([f"{name}={version}" for name, version in parse_simulation(result.stdout)])
+
     def download(self, packages: Sequence[Package], folder: Path) -> list[Path]:
         """Have the .deb files in a folder; apt has checked their hashes.
 
@@ -225,7 +248,7 @@ class PrivateApt:
             Unavailable: the network or the mirror failed; apt's own words are in the hint.
         """
         total = sum(package.size_bytes for package in packages)
-        wanted = [f"{package.name}:{ARCH}={package.version}" for package in packages]
+        wanted = [f"{package.name}:{self.arch}={package.version}" for package in packages]
         with subprocess.Popen(
             ["apt-get", "-c", str(self._config), "download", "-qq", *wanted],
             cwd=folder,
