@@ -188,6 +188,10 @@ def test_addresses_of_four_bytes() -> None:
     frames = b.Frames()
     frames.fde(frames.cie(), b.advance(1), width=4)
     assert decode_debug_frame(frames.bytes(), address_size=4).start.tolist() == [0x1000, 0x1004]
+    frames = b.Frames(eh=True)
+    cie = frames.cie(augmentation="zR", version=4, sizes=b"\4\0", extra=b"\x1b")
+    frames.fde(cie, start=-0x100, size=16, width=4, extra=b"", pcrel=0)
+    assert decode_eh_frame(frames.bytes()).start.tolist() == [2**32 - 0x100]
     with pytest.raises(ValueError, match="address size 2"):
         decode_debug_frame(b"", address_size=2)
 

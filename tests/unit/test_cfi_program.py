@@ -101,6 +101,16 @@ def test_a_row_at_the_function_s_end_stands() -> None:
     assert _reason(table) == ""
 
 
+@pytest.mark.parametrize(("code", "deltas"), [(4, [2**62]), (2**30, [2**33] * 4), (2**30, [2**32 - 1] * 5)])
+def test_steps_that_would_wrap_are_refused(code: int, deltas: list[int]) -> None:
+    """Products and sums that are small modulo 2**64 only."""
+    frames = b.Frames()
+    frames.fde(frames.cie(code=code), b"".join(b.advance(delta, 8) for delta in deltas), size=2**32 - 1)
+    table = decode_debug_frame(frames.bytes())
+    assert _reason(table) == "a location beyond the function's end"
+    assert table.start.tolist() == [0x1000]
+
+
 @pytest.mark.parametrize("big", [False, True])
 def test_advances_of_every_width(big: bool) -> None:
     order = "big" if big else "little"

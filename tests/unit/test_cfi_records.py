@@ -127,6 +127,7 @@ def test_a_cie_inside_another_record_is_no_cie() -> None:
     hidden = frames.bytes().index(inner.bytes(), at)
     assert hidden % 4 == 0
     place = frames.fde(hidden)
+    frames.cie()
     error = _error(frames.bytes())
     assert type(error) is Inconsistent
     assert str(error) == f".debug_frame+{place:#x}: an FDE names offset {hidden:#x}, where there is no CIE"

@@ -96,7 +96,6 @@ def _with_set_loc(
     given -= programs.start[lane[set_at]]
     outside = ~exact | (given > programs.size[lane[set_at]])
     ops.refuse(refused, rows[set_at[outside]], _BEYOND)
-    given[outside] = 0
     step = np.minimum(step, _STEP_MAX)
     total = np.cumsum(step, dtype=np.uint64)
     anchor = np.zeros(rows.size, dtype=np.int64)

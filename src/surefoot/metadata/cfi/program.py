@@ -289,6 +289,5 @@ def _read_registers(section: Section, ops: Ops, refused: Refusals) -> None:
     flag[register.value == opcodes.FP] = Flag.FP
     flag[register.value == opcodes.RA] = Flag.RA
     flag[(register.value == opcodes.SP) | (register.value == opcodes.RA_SIGN_STATE)] = Flag.SP
-    flag[~register.ok] = 0
     ops.flags[some] = flag
     ops.refuse(refused, some[~register.ok], "a register number beyond 63 bits")
