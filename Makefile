@@ -52,7 +52,7 @@ $(BIN)/python:
 	  package="$$("$(PYTHON)" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing $$package by apt"; \
-	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$$package" </dev/null; \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=120 --no-install-recommends install "$$package" </dev/null; \
 	  else \
 	    echo "$(PYTHON) cannot make virtual environments: install $$package (Debian: apt install $$package) and run make again" >&2; exit 1; \
 	  fi; }

@@ -65,7 +65,8 @@ def _install_qemu(steps: _Steps) -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise Unavailable(f"the demo boots a guest and needs {_QEMU}, which is not installed", hint=hint)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "-qq", "-y", "--no-install-recommends", "install", _QEMU_PACKAGE]
+    options = ["-qq", "-y", "-o", "DPkg::Lock::Timeout=120", "--no-install-recommends"]
+    install = ["apt-get", *options, "install", _QEMU_PACKAGE]
     for words in (["apt-get", "-qq", "update"], install):
         steps.report(shlex.join(words))
         done = subprocess.run(
