@@ -190,7 +190,7 @@ class Cpu:
     def _nop(self, _: Op) -> None:
         self._next()
 
-    _bti = _nop
+    _bti = _adrp = _add_low = _nop
 
     def _hook(self, op: Op) -> None:
         self.program.hooks[op.arg](self)
