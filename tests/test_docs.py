@@ -224,7 +224,8 @@ def _all_findings(path: Path, text: str) -> Iterator[str]:
             yield f"{path}: no __all__, but it defines {sorted(offered)}"
         return
     if path.name == "__init__.py":  # a package may pass on what its modules define
-        defined |= {alias.asname or alias.name for n in body if isinstance(n, ast.ImportFrom) for alias in n.names}
+        parts = [part for n in body for part in (n.body if isinstance(n, ast.If) else [n])]  # if TYPE_CHECKING
+        defined |= {alias.asname or alias.name for n in parts if isinstance(n, ast.ImportFrom) for alias in n.names}
     if len(set(listed)) != len(listed):
         yield f"{path}: __all__ names something twice"
     if missing := set(listed) - defined:

@@ -10,12 +10,15 @@ import mmap
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from surefoot.dtypes import Bytes
 from surefoot.errors import InputError, Truncated, Unsupported
-from surefoot.image.binary import Image, decode_image
+
+if TYPE_CHECKING:
+    from surefoot.image.binary import Image
 
 __all__ = ["map_file", "open_image"]
 
@@ -47,4 +50,6 @@ def open_image(path: str | os.PathLike[str]) -> Image:
         InputError: see `map_file`.
         Unsupported, Truncated, Inconsistent: see `surefoot.image.elf.decode_elf`.
     """
+    from surefoot.image.binary import decode_image
+
     return decode_image(map_file(path), os.fspath(path))

@@ -12,14 +12,11 @@ Bytes and arrays in, columns out:
 reports every violation, of structure and of meaning, as a `Finding` with a stable code.
 """
 
-from surefoot.metadata.sframe.build import Built, LeftOut, from_rules
-from surefoot.metadata.sframe.catalogue import CATALOGUE, CodeInfo, Severity
-from surefoot.metadata.sframe.check import check
+from typing import TYPE_CHECKING
+
 from surefoot.metadata.sframe.constants import ABI_INFO, HeaderFlag, Version
-from surefoot.metadata.sframe.coverage import Extents, check_against, check_coverage
 from surefoot.metadata.sframe.decode import decode
 from surefoot.metadata.sframe.encode import encode
-from surefoot.metadata.sframe.faults import Finding
 from surefoot.metadata.sframe.model import (
     FdeColumns,
     FreColumns,
@@ -29,8 +26,15 @@ from surefoot.metadata.sframe.model import (
     SFrameSection,
     SFrameTable,
 )
-from surefoot.metadata.sframe.readelf import dump_readelf
-from surefoot.metadata.sframe.rules import REASONS, to_rules
+
+if TYPE_CHECKING:
+    from surefoot.metadata.sframe.build import Built, LeftOut, from_rules
+    from surefoot.metadata.sframe.catalogue import CATALOGUE, CodeInfo, Severity
+    from surefoot.metadata.sframe.checker import check
+    from surefoot.metadata.sframe.coverage import Extents, check_against, check_coverage
+    from surefoot.metadata.sframe.faults import Finding
+    from surefoot.metadata.sframe.readelf import dump_readelf, iter_readelf
+    from surefoot.metadata.sframe.rules import REASONS, to_rules
 
 __all__ = [
     "ABI_INFO",
@@ -58,5 +62,28 @@ __all__ = [
     "dump_readelf",
     "encode",
     "from_rules",
+    "iter_readelf",
     "to_rules",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import what reading alone does not need when it is asked for (PEP 562)."""
+    home: object = None
+    if name in {"Built", "LeftOut", "from_rules"}:
+        from surefoot.metadata.sframe import build as home
+    elif name in {"CATALOGUE", "CodeInfo", "Severity"}:
+        from surefoot.metadata.sframe import catalogue as home
+    elif name == "check":
+        from surefoot.metadata.sframe import checker as home
+    elif name in {"Extents", "check_against", "check_coverage"}:
+        from surefoot.metadata.sframe import coverage as home
+    elif name == "Finding":
+        from surefoot.metadata.sframe import faults as home
+    elif name in {"dump_readelf", "iter_readelf"}:
+        from surefoot.metadata.sframe import readelf as home
+    elif name in {"REASONS", "to_rules"}:
+        from surefoot.metadata.sframe import rules as home
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(home, name)

@@ -14,7 +14,7 @@ import numpy as np
 from surefoot.dtypes import Row
 from surefoot.errors import Inconsistent, InputError
 
-__all__ = ["Collector", "Faults", "Finding", "Place", "Strict"]
+__all__ = ["DEFAULT_LIMIT", "Collector", "Faults", "Finding", "Place", "Strict"]
 
 
 @dataclass(frozen=True, slots=True)

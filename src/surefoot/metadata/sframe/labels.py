@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from surefoot.dtypes import Addr, Bytes, Row
 
-__all__ = ["Labels", "hex_digits", "join_lines", "label"]
+__all__ = ["Labels", "combine", "hex_digits", "label"]
 
 _DENSE: Final = 1 << 22
 """Keys within so narrow a range are told apart by a table instead of by sorting."""
@@ -39,35 +39,23 @@ class Labels:
     """Text of one column.
 
     Attributes:
-        text: (u, width) uint8, distinct labels, zero padded on the right.
-        length: (u,) int64, bytes of each label.
+        texts: distinct labels.
         index: (r,) int64, label of each row.
     """
 
-    text: Bytes
-    length: Row
+    texts: list[bytes]
     index: Row
 
-    @classmethod
-    def of(cls, texts: list[bytes], index: Row) -> Labels:
-        """Make a column of the given labels."""
-        width = max((len(text) for text in texts), default=0)
-        joined = b"".join(text.ljust(width, b"\0") for text in texts)
-        lengths = np.array([len(text) for text in texts], dtype=np.int64)
-        return cls(np.frombuffer(joined, dtype=np.uint8).reshape(len(texts), width), lengths, index)
+    def matrix(self) -> tuple[Bytes, Row]:
+        """Give the labels as (u, width) uint8, zero padded on the right, and their lengths (u,) int64."""
+        width = max((len(text) for text in self.texts), default=0)
+        joined = b"".join(text.ljust(width, b"\0") for text in self.texts)
+        lengths = np.array([len(text) for text in self.texts], dtype=np.int64)
+        return np.frombuffer(joined, dtype=np.uint8).reshape(len(self.texts), width), lengths
 
 
-def label(keys: Row, say: Callable[[int], str], width: int) -> tuple[list[bytes], Row]:
-    """Format each distinct key once.
-
-    Args:
-        keys: (r,) int64.
-        say: gives the text of a key.
-        width: labels are padded with blanks to this many bytes; longer ones are kept whole.
-
-    Returns:
-        the labels, and (r,) int64 the label of each row.
-    """
+def _distinct(keys: Row) -> tuple[list[int], Row]:
+    """Give the distinct keys, ascending, and (r,) int64 which one each row has."""
     if not keys.size:
         return [], np.zeros(0, dtype=np.int64)
     low, high = int(keys.min()), int(keys.max())
@@ -75,39 +63,35 @@ def label(keys: Row, say: Callable[[int], str], width: int) -> tuple[list[bytes]
         shifted = keys - low
         is_used = np.zeros(high - low + 1, dtype=np.bool_)
         is_used[shifted] = True
-        used = np.flatnonzero(is_used)
         rank = np.cumsum(is_used) - 1
-        distinct, index = (used + low).tolist(), rank.take(shifted)
-    else:
-        values, index = np.unique(keys, return_inverse=True)
-        distinct = values.tolist()
-    return [say(key).encode("ascii").ljust(width) for key in distinct], index
+        return (np.flatnonzero(is_used) + low).tolist(), rank.take(shifted)
+    values, index = np.unique(keys, return_inverse=True)
+    return values.tolist(), index
 
 
-def join_lines(columns: list[Labels | Bytes]) -> tuple[Bytes, Row]:
-    """Put columns side by side.
+def label(keys: Row, say: Callable[[int], str], width: int) -> Labels:
+    """Format each distinct key once.
 
     Args:
-        columns: labels, or (r, width) uint8 of fixed width.
-
-    Returns:
-        all lines as one (n,) uint8, and the (r + 1,) int64 offsets where they start and end.
+        keys: (r,) int64.
+        say: gives the text of a key.
+        width: labels are padded with blanks to this many bytes; longer ones are kept whole.
     """
-    rows = max(int(c.index.size) if isinstance(c, Labels) else c.shape[0] for c in columns)
-    widths = [c.text.shape[1] if isinstance(c, Labels) else c.shape[1] for c in columns]
-    lines = np.empty((rows, sum(widths)), dtype=np.uint8)
-    lengths = np.zeros(rows, dtype=np.int64)
-    at = 0
-    is_ragged = False
-    for column, width in zip(columns, widths, strict=True):
-        if isinstance(column, Labels):
-            lines[:, at : at + width] = column.text.take(column.index, axis=0)
-            lengths += column.length.take(column.index)
-            is_ragged |= bool((column.length != width).any())
-        else:
-            lines[:, at : at + width] = column
-            lengths += width
-        at += width
-    offsets = np.append(np.int64(0), np.cumsum(lengths))
-    flat = lines.reshape(-1)
-    return (flat[flat != 0] if is_ragged else flat), offsets
+    distinct, index = _distinct(keys)
+    return Labels([say(key).encode("ascii").ljust(width) for key in distinct], index)
+
+
+def combine(columns: list[Labels]) -> Labels:
+    """Put columns side by side: one label per distinct combination."""
+    key = columns[0].index
+    for column in columns[1:]:
+        key = key * max(1, len(column.texts)) + column.index
+    distinct, index = _distinct(key)
+    texts = []
+    for number in distinct:
+        parts, rest = [], number
+        for column in reversed(columns[1:]):
+            rest, part = divmod(rest, max(1, len(column.texts)))
+            parts.append(column.texts[part])
+        texts.append(columns[0].texts[rest] + b"".join(reversed(parts)))
+    return Labels(texts, index)

@@ -9,11 +9,12 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
-from surefoot.dtypes import Bytes, Row
+from surefoot.dtypes import Addr, Bytes, Row
 from surefoot.metadata.rules import Abi
 from surefoot.metadata.sframe.constants import (
     ABI_INFO,
@@ -23,17 +24,18 @@ from surefoot.metadata.sframe.constants import (
     HeaderFlag,
     Version,
 )
-from surefoot.metadata.sframe.labels import Labels, hex_digits, join_lines, label
+from surefoot.metadata.sframe.labels import Labels, combine, hex_digits, label
 from surefoot.metadata.sframe.model import SFrameSection, SFrameTable
 from surefoot.metadata.sframe.words import flex_words
 
-__all__ = ["dump_readelf"]
+__all__ = ["dump_readelf", "iter_readelf"]
 
 _WIDE: Final = 10
 _WIDE_RA: Final = 13
-_ABSENT: Final = np.int64(1) << 40
-"""Key of a place that a row does not name; outside every 32-bit offset."""
-_PADDED: Final = _ABSENT + 1
+_FRONT: Final = 22
+"""Columns before the rule: four blanks, sixteen digits, two blanks."""
+_CHUNK: Final = 2048
+"""Functions put together at a time: few enough to stay in the processor's cache."""
 _FLAG_NAMES: Final = (
     (HeaderFlag.SORTED, "SFRAME_F_FDE_SORTED"),
     (HeaderFlag.FRAME_POINTER, "SFRAME_F_FRAME_POINTER"),
@@ -42,22 +44,47 @@ _FLAG_NAMES: Final = (
 
 
 def dump_readelf(section: SFrameSection, name: str = ".sframe") -> bytes:
-    """Give what `readelf --sframe=NAME` prints.
+    """Give what `readelf --sframe=NAME` prints; see `iter_readelf`."""
+    return b"".join(iter_readelf(section, name))
+
+
+def iter_readelf(section: SFrameSection, name: str = ".sframe") -> Iterator[bytes]:
+    """Yield what `readelf --sframe=NAME` prints, some thousand functions at a time.
 
     Only the first table is shown, as readelf does.
     """
     table = section.tables[0]
-    lines, offsets = _rows(table)
-    heads = _function_heads(table)
-    out: list[bytes | memoryview] = [_header(table, name)]
-    body = memoryview(lines.data)
+    yield _header(table, name)
     fdes = table.fdes
-    starts = offsets[fdes.first_row].tolist()
-    ends = offsets[fdes.first_row + fdes.row_count].tolist()
-    for head, start, end in zip(heads, starts, ends, strict=True):
-        out.append(head)
-        out.append(body[start:end])
-    return b"".join(out)
+    rules = _Columns(table).labels()
+    text, lengths = rules.matrix()
+    base = np.where(fdes.info & INFO_PC_MASK, np.uint64(0), fdes.start)
+    for low in range(0, len(fdes), _CHUNK):
+        high = min(low + _CHUNK, len(fdes))
+        first = int(fdes.first_row[low])
+        last = int(fdes.first_row[high - 1] + fdes.row_count[high - 1])
+        rows = slice(first, last)
+        address = base.take(table.fres.func[rows]) + table.fres.start[rows].astype(np.uint64)
+        kinds = rules.index[rows]
+        body, offsets = _lines(address, text.take(kinds, axis=0), lengths.take(kinds))
+        starts = offsets[fdes.first_row[low:high] - first].tolist()
+        ends = offsets[fdes.first_row[low:high] + fdes.row_count[low:high] - first].tolist()
+        out: list[bytes] = []
+        for head, start, end in zip(_function_heads(table, low, high), starts, ends, strict=True):
+            out += (head, body[start:end])
+        yield b"".join(out)
+
+
+def _lines(address: Addr, text: Bytes, lengths: Row) -> tuple[bytes, Row]:
+    """Give rows as text: address, rule; and the (r + 1,) offsets where each starts."""
+    rows, width = text.shape
+    lines = np.empty((rows, _FRONT + width), dtype=np.uint8)
+    lines[:, :_FRONT] = ord(" ")
+    lines[:, 4:20] = hex_digits(address)
+    lines[:, _FRONT:] = text
+    offsets = np.append(np.int64(0), np.cumsum(lengths + _FRONT))
+    body = lines.tobytes()
+    return body if bool((lengths == width).all()) else body.replace(b"\0", b""), offsets
 
 
 def _header(table: SFrameTable, name: str) -> bytes:
@@ -84,43 +111,35 @@ def _signed(value: int) -> int:
     return value - (value >> 31 << 32)
 
 
-def _function_heads(table: SFrameTable) -> list[bytes]:
-    """Give the lines above the rows of each function."""
+def _function_heads(table: SFrameTable, low: int, high: int) -> list[bytes]:
+    """Give the lines above the rows of functions low..high."""
+    part = slice(low, high)
     fdes = table.fdes
     is_v3 = table.header.version == Version.V3
     is_arm = table.abi in {Abi.AARCH64_LE, Abi.AARCH64_BE}
-    kinds = fdes.is_flex.astype(np.int64)
-    kinds += ((fdes.info & INFO_SIGNAL) != 0) * np.int64(2 if is_v3 else 0)
-    kinds += ((fdes.info & INFO_KEY_B) != 0) * np.int64(4 if is_arm else 0)
-    kinds += ((fdes.info & INFO_PC_MASK) != 0) * np.int64(8)
-    tails = []
-    for kind in range(16):
-        attr = ("S" if kind & 2 else "") + ("F" if kind & 1 else "")
-        line = (f', attr = "{attr}"' if attr else "") + (", pauth = B key" if kind & 4 else "")
-        start = "STARTPC" + ("[m]" if kind & 8 else "").ljust(8)
-        tails.append(f" bytes{line}\n    {start} {'CFA':10}{'FP':10}{'RA':13}\n")
-    sizes = fdes.size.astype(np.int64)
+    info = fdes.info[part]
+    kinds = fdes.is_flex[part].astype(np.int64)
+    kinds += ((info & INFO_SIGNAL) != 0) * np.int64(2 if is_v3 else 0)
+    kinds += ((info & INFO_KEY_B) != 0) * np.int64(4 if is_arm else 0)
+    kinds += ((info & INFO_PC_MASK) != 0) * np.int64(8)
+    sizes = fdes.size[part].astype(np.int64)
     sizes -= sizes >> 31 << 32
-    every = zip(fdes.start.tolist(), sizes.tolist(), kinds.tolist(), strict=True)
+    every = zip(range(low, high), fdes.start[part].tolist(), sizes.tolist(), kinds.tolist(), strict=True)
     return [
-        f"\n    func idx [{i}]: pc = 0x{start:x}, size = {size}{tails[kind]}".encode()
-        for i, (start, size, kind) in enumerate(every)
+        b"\n    func idx [%d]: pc = 0x%x, size = %d%b" % (index, start, size, _TAILS[kind])
+        for index, start, size, kind in every
     ]
 
 
-def _rows(table: SFrameTable) -> tuple[Bytes, Row]:
-    """Give the lines of all rows and the offsets where each starts."""
-    fdes, fres = table.fdes, table.fres
-    if not len(fres):
-        return np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
-    base = np.where(fdes.info & INFO_PC_MASK, np.uint64(0), fdes.start)
-    address = base.take(fres.func) + fres.start.astype(np.uint64)
-    front = np.full((len(fres), 22), ord(" "), dtype=np.uint8)
-    front[:, 4:20] = hex_digits(address)
-    flex = np.flatnonzero(fdes.is_flex.take(fres.func)) if fdes.is_flex.any() else np.zeros(0, dtype=np.int64)
-    columns = _Columns(table)
-    columns.put_flex(flex)
-    return join_lines([front, *columns.labels()])
+def _tail(kind: int) -> bytes:
+    """Give what follows a function's size; bits: 1 flexible, 2 signal frame, 4 key B, 8 repeated block."""
+    attr = ("S" if kind & 2 else "") + ("F" if kind & 1 else "")
+    line = (f', attr = "{attr}"' if attr else "") + (", pauth = B key" if kind & 4 else "")
+    start = "STARTPC" + ("[m]" if kind & 8 else "").ljust(8)
+    return f" bytes{line}\n    {start} {'CFA':10}{'FP':10}{'RA':13}\n".encode()
+
+
+_TAILS: Final = [_tail(kind) for kind in range(16)]
 
 
 class _Columns:
@@ -133,18 +152,20 @@ class _Columns:
         self.has_registers = table.abi == Abi.S390X_BE and header.version == Version.V2
         count = fres.word_count
         self.is_outermost = np.flatnonzero(count == 0)
+        # Keys of a place that a row does not name, and of padding: just above every offset that occurs.
+        self.absent = max(int(fres.words.max(initial=0)), header.fixed_fp) + 1
         # Lowest bit of the CFA key: 1 = SP.
         self.cfa = (fres.word(0) * info.cfa_scale + info.cfa_bias) * 2 + (fres.info & 1)
         fp_index = 1 + (header.fixed_ra == 0)
         if header.fixed_fp:
             fp = np.full(len(fres), header.fixed_fp, dtype=np.int64)
         else:
-            fp = np.where(count > fp_index, fres.word(fp_index), _ABSENT)
+            fp = np.where(count > fp_index, fres.word(fp_index), self.absent)
         if header.fixed_ra:
-            ra = np.full(len(fres), _ABSENT, dtype=np.int64)
+            ra = np.full(len(fres), self.absent, dtype=np.int64)
         else:
-            ra = np.where(count > 1, fres.word(1), _ABSENT)
-            ra[ra == 0] = _PADDED
+            ra = np.where(count > 1, fres.word(1), self.absent)
+            ra[ra == 0] = self.absent + 1
         self.fp, self.ra = fp, ra
         self.extra: dict[str, tuple[list[bytes], Row, Row]] = {}
 
@@ -172,28 +193,30 @@ class _Columns:
                 index = index.reshape(-1) + signed * len(distinct)
             self.extra[name] = ([t.encode().ljust(width) for t in texts], index.reshape(-1), rows)
 
-    def labels(self) -> list[Labels]:
-        """Give the three columns, the newline at the end of the last."""
+    def labels(self) -> Labels:
+        """Give the three columns as one, the newline included."""
+        flex = self.table.fdes.is_flex
+        if flex.any():
+            self.put_flex(np.flatnonzero(flex.take(self.table.fres.func)))
         signed = (self.table.fres.info >> 7).astype(np.int64)
-        parts = [
-            ("cfa", *label(self.cfa, lambda key: f"{'sp' if key & 1 else 'fp'}+{key >> 1}", _WIDE), b"RA undefined"),
-            ("fp", *label(self.fp, self._slot, _WIDE), b""),
-            ("ra", *label(self.ra * 2 + signed, self._return_address, _WIDE_RA), b""),
-        ]
-        out = []
-        for name, texts, index, outermost in parts:
+        columns = {
+            "cfa": label(self.cfa, lambda key: f"{'sp' if key & 1 else 'fp'}+{key >> 1}", _WIDE),
+            "fp": label(self.fp, self._slot, _WIDE),
+            "ra": label(self.ra * 2 + signed, self._return_address, _WIDE_RA),
+        }
+        for name, column in columns.items():
             if name in self.extra:
                 more, more_index, rows = self.extra[name]
-                index[rows] = more_index + len(texts)
-                texts.extend(more)
-            index[self.is_outermost] = len(texts)
-            texts.append(outermost)
-            out.append(Labels.of([text + b"\n" for text in texts] if name == "ra" else texts, index))
-        return out
+                column.index[rows] = more_index + len(column.texts)
+                column.texts.extend(more)
+            column.index[self.is_outermost] = len(column.texts)
+            column.texts.append(b"RA undefined" if name == "cfa" else b"")
+        columns["ra"].texts[:] = [text + b"\n" for text in columns["ra"].texts]
+        return combine(list(columns.values()))
 
     def _slot(self, key: int) -> str:
         """Give the text of a saved register's place."""
-        if key == _ABSENT:
+        if key == self.absent:
             return "u"
         if self.has_registers and key & 1:
             return f"r{key >> 1}"
@@ -202,7 +225,7 @@ class _Columns:
     def _return_address(self, key: int) -> str:
         """Give the text of the return address's place, with its mark; lowest bit of the key: signed."""
         place = key >> 1
-        text = "f" if self.table.header.fixed_ra else "U" if place == _PADDED else self._slot(place)
+        text = "f" if self.table.header.fixed_ra else "U" if place == self.absent + 1 else self._slot(place)
         return text + ("[s]" if key & 1 else "   ")
 
 

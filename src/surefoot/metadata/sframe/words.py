@@ -19,7 +19,16 @@ from surefoot.metadata.rules import Abi
 from surefoot.metadata.sframe.constants import ABI_INFO
 from surefoot.metadata.sframe.model import SFrameTable
 
-__all__ = ["CONTROL_DEREF", "CONTROL_REG", "CONTROL_UNUSED", "FlexWords", "Pair", "allowed_counts", "flex_words"]
+__all__ = [
+    "CONTROL_DEREF",
+    "CONTROL_REG",
+    "CONTROL_SHIFT",
+    "CONTROL_UNUSED",
+    "FlexWords",
+    "Pair",
+    "allowed_counts",
+    "flex_words",
+]
 
 CONTROL_REG: Final = 1
 CONTROL_DEREF: Final = 2
