@@ -17,6 +17,11 @@ from numpy.typing import NDArray
 
 from surefoot.isa.encodings_base import BRANCHES, IMMEDIATE, REGISTER, SYSTEM
 from surefoot.isa.encodings_memory import memory_tables
+from surefoot.isa.encodings_simd import SIMD
+from surefoot.isa.encodings_sme import SME
+from surefoot.isa.encodings_sve import SVE_LOW
+from surefoot.isa.encodings_sve2 import SVE_HIGH
+from surefoot.isa.encodings_sve_memory import SME_MEMORY, SVE_MEMORY
 from surefoot.isa.forms import Decoder, Form, parse
 
 __all__ = ["Access", "Exact", "Offset", "Properties", "decoder", "properties"]
@@ -124,7 +129,15 @@ _READS: Final = (
     {"ra": Access.ZR},
     {"rm": Access.ZR, "rM": Access.SP, "rmm": Access.PAIR},
 )
-_FIXED: Final = {"15": 1 << 15, "16": 1 << 16, "17": 1 << 17, "30": 1 << 30, "sp": 1 << 31, "0-17": (1 << 18) - 1}
+_FIXED: Final = {
+    "15": 1 << 15,
+    "16": 1 << 16,
+    "17": 1 << 17,
+    "30": 1 << 30,
+    "sp": 1 << 31,
+    "8-15": 0xFF00,
+    "0-17": 0x3_FFFF,
+}
 _OFFSETS: Final = {"u12": Offset.U12, "s9": Offset.S9, "s7": Offset.S7, "s10": Offset.S10, "reg": Offset.UNKNOWN}
 _WHOLE: Final = {"x1": 1, "x2": 2, "x2m": 3}
 _OTHER: Final = frozenset(
@@ -187,7 +200,8 @@ def _base(form: Form) -> int:
 
 @cache
 def _forms() -> tuple[Form, ...]:
-    found = parse(BRANCHES, SYSTEM, IMMEDIATE, REGISTER, *memory_tables())
+    scalar = (BRANCHES, SYSTEM, IMMEDIATE, REGISTER, *memory_tables())
+    found = parse(*scalar, SIMD, SVE_LOW, SVE_HIGH, SVE_MEMORY, SME, SME_MEMORY)
     for form in found:
         if unknown := form.notes - _KNOWN:
             raise ValueError(f"unknown notes {sorted(unknown)}")
