@@ -238,3 +238,26 @@ def test_questions_about_tail_calls_do_not_compete(monkeypatch: pytest.MonkeyPat
     assert len(set(together.tolist())) > 1
     monkeypatch.setattr(callsites, "_BATCH", 1)
     assert np.array_equal(together, callsites.leads_to(code, entry, goal))
+
+
+def test_misaligned_pc_is_no_place_in_code() -> None:
+    """An exact pc between two instructions is corrupt, whatever function it lies in."""
+    cpu = start([framed("f0", nops(3))])
+    task = run_until(cpu, cpu.program.at("f0", 4))
+    assert reason_of(World(cpu.program, [task]).walk()) is Reason.NONE
+    for low_bits in (1, 2, 3):
+        damaged = World(cpu.program, [replace(task, pc=task.pc + low_bits)])
+        assert reason_of(damaged.walk()) is Reason.NOT_TEXT
+
+
+def test_jump_table_is_no_tail_call() -> None:
+    """A branch through a register in mid-function leads to no other function, so it vouches for no frame."""
+    switch = framed("f2", [Op("br", ("f1",)), *nops(2)])
+    cpu = start([framed("f0", [*maybe("f2"), *call("f1")]), framed("f1", call("schedule")), switch])
+    cpu.take = lambda running: running.pc == running.program.find("f0", "cbz")
+    task = run_blocked(cpu)
+    right, wrong = (cpu.program.find("f0", "bl", nth) + 4 for nth in (1, 0))
+    for addr, value in task.memory.items():
+        if addr >= task.sp and cpu.strip(value) == right:
+            task.memory[addr] = wrong
+    assert reason_of(World(cpu.program, [task]).walk()) is Reason.CALL_MISMATCH

@@ -15,6 +15,7 @@ import numpy as np
 
 from surefoot.dtypes import Addr, Code, Insn, Mask, Row
 from surefoot.isa import branches
+from surefoot.metadata.rules import CfaBase, RaRule
 from surefoot.unwind.code import CodeMap
 
 __all__ = ["Call", "check_calls", "leads_to", "makes_record"]
@@ -183,8 +184,8 @@ def _tail_branches(code: CodeMap, funcs: Row) -> tuple[Row, Row, Row]:
         funcs: (m,) int64, distinct function indices, ascending.
 
     Returns:
-        edges (source function, target function) sorted by source, and the functions that hold an indirect
-        branch.
+        edges (source function, target function) sorted by source, and the functions that may end in a branch
+        through a register.
     """
     start, end = code.functions.start[funcs], code.functions.end[funcs]
     owner, addr, words = _words_of(code, start, end)
@@ -200,7 +201,23 @@ def _tail_branches(code: CodeMap, funcs: Row) -> tuple[Row, Row, Row]:
         pair = [code.functions.lookup(code.redirects[:, side], exact) for side in (0, 1)]
         edges.append(np.stack(pair)[:, np.isin(pair[0], funcs)])
     joined = np.unique(np.concatenate(edges, axis=1), axis=1)
-    return joined[0], joined[1], funcs[np.unique(owner[branches.is_br(words)])]
+    at = np.flatnonzero(branches.is_br(words))
+    at = at[_may_be_tail(code, addr[at])]
+    return joined[0], joined[1], funcs[np.unique(owner[at])]
+
+
+def _may_be_tail(code: CodeMap, addr: Addr) -> Mask:
+    """Tell which branches through a register can be tail calls: not those for which a rule still has a frame.
+
+    A branch in mid-function belongs to a jump table. It leads to no other function, and there are many.
+    """
+    rules = code.rules
+    row = rules.lookup(addr, np.zeros(addr.shape, dtype=np.bool_))
+    result = row < 0
+    at = np.flatnonzero(~result)
+    base, off, ra = (column[row[at]] for column in (rules.cfa_base, rules.cfa_off, rules.ra_rule))
+    result[at] = (base == CfaBase.SP) & (off == 0) & (ra == RaRule.IN_LR)
+    return np.asarray(result)
 
 
 def _words_of(code: CodeMap, start: Addr, end: Addr) -> tuple[Row, Addr, Insn]:

@@ -95,7 +95,7 @@ SENTENCES: Final[dict[Reason, str]] = {
     Reason.CALLS_ONLY_METADATA: "interrupted in code whose unwind tables are exact at calls only (Rust)",
     Reason.SLOT_BELOW_SP: "the rule names a slot below the stack pointer, which an exception overwrites",
     Reason.SDEI_BOUNDARY: "an SDEI event interrupted the code below without leaving its registers on the stack",
-    Reason.NOT_TEXT: "the address lies in no known function",
+    Reason.NOT_TEXT: "the address is not that of an instruction of a known function",
     Reason.NO_METADATA: "a function without unwind metadata, and no direct call vouches for its frame record",
     Reason.RULE_REFUSED: "the unwind rule here is of a kind that is not followed, or was not decoded",
     Reason.RULE_UNDEFINED: "the metadata says that no caller can be found from here",

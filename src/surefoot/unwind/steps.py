@@ -76,7 +76,7 @@ def certain_step(ctx: Context, cur: Cursor, at: Row, function: Row) -> Step:
     kind = ctx.class_of(function)
     boundary = source == Source.REGS
     row = ctx.code.rules.lookup(pc, ~ctx.is_exact(pc, source))
-    step.fail(function < 0, Reason.NOT_TEXT, pc)
+    step.fail((function < 0) | (pc & np.uint64(3) != 0), Reason.NOT_TEXT, pc)
     step.fail(boundary & ctx.code.is_changed(pc), Reason.TEXT_CHANGED, pc)
     for refused, reasons in ((boundary, _BOUNDARY_REFUSALS), (~boundary, _CALL_REFUSALS)):
         for which, reason in reasons.items():
