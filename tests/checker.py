@@ -13,6 +13,8 @@ from surefoot.unwind.code import CodeMap
 __all__ = ["Checker"]
 
 _MAX_TAIL = 12
+_BOTTOMS = ("ret_from_fork", "__primary_switched", "__secondary_switched")
+"""Functions at the bottom of stacks that do not begin with an exception."""
 
 
 def _signed(value: int, bits: int) -> int:
@@ -58,19 +60,26 @@ class Checker:
             if function < 0:
                 return False
             fork = self.labels.get("ret_from_fork")
+            if depth and exact and not self._is_entry(below):
+                return False
             if depth and not exact and not self._may_call(pc, below):
                 return False
-            if not depth and not exact and pc != fork and not self._may_call(pc, self._switch()):
+            if not depth and not exact and pc != fork and not self._may_call(pc, self._named("cpu_switch_to")):
                 return False
             below = function
-        return bool(frames)
+        return self._is_entry(below) or below in {self._named(name) for name in _BOTTOMS}
 
-    def _switch(self) -> int:
-        return self.function(self.labels.get("cpu_switch_to", 0))
+    def _named(self, name: str) -> int:
+        return self.function(self.labels.get(name, 0))
+
+    def _is_entry(self, function: int) -> bool:
+        """Whether a function is exception entry code, whose frame is the interrupted registers."""
+        low, high = self.labels.get("__entry_text_start", 0), self.labels.get("__entry_text_end", 0)
+        return function >= 0 and low <= self.starts[function] < high
 
     def _may_call(self, ra: int, callee: int) -> bool:
         """Whether the word before a return address is a call that can lead to a function."""
-        handler = self.function(self.labels.get("return_to_handler", 0))
+        handler = self._named("return_to_handler")
         word = self.word(ra - 4)
         if word is None:
             return False
