@@ -200,6 +200,9 @@ SYSTEM: Final = """
 1101010100011 000 0100 0010 000 xxxxx         rd wsp            # MSR SPSel
 110101010001 x xxx xxxx xxxx xxx xxxxx        rd                # MSR
 110101010011 x xxx xxxx xxxx xxx xxxxx        wd                # MRS
+11010101 1000 0 x x0000000 xxxxx xxxxx        wd rn             # TCHANGEF, TCHANGEB (register)
+11010101 1001 0 x x000 00 xxxxxxx xxxxx       wd                # TCHANGEF, TCHANGEB (immediate)
+110101010010001100110001011 xxxxx             wd                # TTEST
 1101010101001 xxx xxxx xxxx xxx 11111                           # SYSP
 1101010101001 xxx xxxx xxxx xxx xxxx0         rdd               # SYSP
 110101010101 x xxx xxxx xxxx xxx xxxx0        rdd               # MSRR

@@ -75,16 +75,16 @@ SZ 011101 010 xxxxxxxxx 10 xxxxx xxxxx        rN                        # LDAPUR
 """
 
 _COPY: Final = """
-xx 011x01 xx0 xxxxx xxxx 01 11111 xxxxx       undef                     # MOPS: no register is 31
-xx 011x01 xx0 xxxxx xxxx 01 xxxxx 11111       undef
-xx 011x01 0x0 11111 xxxx 01 xxxxx xxxxx       undef
-xx 011x01 100 11111 xxxx 01 xxxxx xxxxx       undef
-xx 011x01 0x0 xxxxx xxxx 01 xxxxx xxxxx       wd ws wz rd rm rn st any atd      # CPYFP, CPYFM, CPYP, CPYM
-xx 011x01 100 xxxxx xxxx 01 xxxxx xxxxx       wd ws wz rd rm rn st any atd      # CPYFE, CPYE
-xx 011x01 110 xxxxx 0xxx 01 xxxxx xxxxx       wd wz rd rm rn st any atd         # SETP, SETM, SETGP, SETGM
-xx 011x01 110 xxxxx 10xx 01 xxxxx xxxxx       wd wz rd rm rn st any atd         # SETE, SETGE
-xx 011101 110 11111 0xxx 00 xxxxx xxxxx       wd wz rd rn st any atd            # SETGOP, SETGOM
-xx 011101 110 11111 10xx 00 xxxxx xxxxx       wd wz rd rn st any atd            # SETGOE
+00 011x01 xx0 xxxxx xxxx 01 11111 xxxxx       undef                     # MOPS: no register is 31
+00 011x01 xx0 xxxxx xxxx 01 xxxxx 11111       undef
+00 011x01 0x0 11111 xxxx 01 xxxxx xxxxx       undef
+00 011x01 100 11111 xxxx 01 xxxxx xxxxx       undef
+00 011x01 0x0 xxxxx xxxx 01 xxxxx xxxxx       wd ws wz rd rm rn st any atd      # CPYFP, CPYFM, CPYP, CPYM
+00 011x01 100 xxxxx xxxx 01 xxxxx xxxxx       wd ws wz rd rm rn st any atd      # CPYFE, CPYE
+00 011x01 110 xxxxx 0xxx 01 xxxxx xxxxx       wd wz rd rm rn st any atd         # SETP, SETM, SETGP, SETGM
+00 011x01 110 xxxxx 10xx 01 xxxxx xxxxx       wd wz rd rm rn st any atd         # SETE, SETGE
+00 011101 110 11111 0xxx 00 xxxxx xxxxx       wd wz rd rn st any atd            # SETGOP, SETGOM
+00 011101 110 11111 10xx 00 xxxxx xxxxx       wd wz rd rn st any atd            # SETGOE
 """
 
 _TAG: Final = """
@@ -109,8 +109,7 @@ _LITERAL: Final = """
 0x 011100 xxxxxxxxxxxxxxxxxxx xxxxx                                     # LDR (literal, SIMD)
 10 011100 xxxxxxxxxxxxxxxxxxx xxxxx
 11 111000 100 xxxxxxxxx 00 xxxxx xxxxx        rN                        # PRFUM
-11 111000 101 xxxxx x1x x 10 xxxxx xxxxx      rN rm                     # PRFM (register)
-11 111000 101 xxxxx x0x x 10 xxxxx 11xxx      rN rm                     # RPRFM
+11 111000 101 xxxxx x1x x 10 xxxxx xxxxx      rN rm                     # PRFM (register), RPRFM
 11 111001 10 xxxxxxxxxxxx xxxxx xxxxx         rN                        # PRFM
 11 111000 xx1 xxxxxxxxx 01 xxxxx xxxxx        wd rN                     # LDRAA, LDRAB
 11 111000 xx1 xxxxxxxxx 11 xxxxx xxxxx        wd rN wn s10 unit=8 pre   # LDRAA, LDRAB (pre)
@@ -128,6 +127,8 @@ _ATOMIC: Final = """
 11 111000 001 xxxxx 1 01x 00 xxxxx 10xx0      ws rd8 rN st size=64
 0x 011001 xx1 xxxxx 0000 10 xxxxx xxxxx       ws rm rd rN st size=8     # RCWCAS, RCWSCAS
 0x 011001 xx1 xxxx0 0000 11 xxxxx xxxx0       wss rmm rdd rN st size=16 # RCWCASP, RCWSCASP
+0x 011001 xx1 11111 xxxx 00 xxxxx xxxxx       undef                     # 128-bit atomics: no register is 31
+0x 011001 xx1 xxxxx xxxx 00 xxxxx 11111       undef
 00 011001 xx1 xxxxx 00x1 00 xxxxx xxxxx       wd ws rd rm rN st size=16 # LDCLRP, LDSETP
 00 011001 xx1 xxxxx 1000 00 xxxxx xxxxx       wd ws rd rm rN st size=16 # SWPP
 0x 011001 xx1 xxxxx 1001 00 xxxxx xxxxx       wd ws rd rm rN st size=16 # RCWCLRP, RCWSCLRP
