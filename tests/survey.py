@@ -140,18 +140,21 @@ def _compare_modes(walked: Walked, result: Survey) -> None:
     result.recovered = int(np.count_nonzero(hybrid.evidence & 0x180))
 
 
-def _sched_text(walked: Walked) -> tuple[int, int]:
+def _unlisted_text(walked: Walked) -> list[tuple[int, int]]:
     """The code that the kernel leaves out of /proc/PID/stack (kernel/sched/core.c: in_sched_functions)."""
     symbols = open_image(walked.target._vmlinux).symbols
-    low, high = (symbols.address_of(name) for name in ("__sched_text_start", "__sched_text_end"))
-    assert low is not None
-    assert high is not None
-    return low + walked.target.bias, high + walked.target.bias
+    ranges = []
+    for part in ("__sched_text", "__lock_text"):
+        low, high = symbols.address_of(f"{part}_start"), symbols.address_of(f"{part}_end")
+        assert low is not None
+        assert high is not None
+        ranges.append((low + walked.target.bias, high + walked.target.bias))
+    return ranges
 
 
 def _compare_proc(walked: Walked, own: list[ThreadStack], aliases: dict[int, set[str]], result: Survey) -> None:
     """Compare blocked tasks that have not run since their own trace was taken."""
-    low, high = _sched_text(walked)
+    unlisted = _unlisted_text(walked)
     info, tasks = walked.capture.info, walked.capture.tasks
     rows = {int(pid): row for row, pid in enumerate(info.pid.tolist()) if pid}
     for thread in own:
@@ -164,7 +167,11 @@ def _compare_proc(walked: Walked, own: list[ThreadStack], aliases: dict[int, set
         mine: list[str] = []
         theirs = [f"{frame.symbol}+{frame.offset:#x}" for frame in thread.frames]
         hybrid = walked.hybrid
-        frames = [i for i in walked.frames(hybrid, row) if not low <= int(hybrid.pc[i]) < high]
+        frames = [
+            i
+            for i in walked.frames(hybrid, row)
+            if not any(low <= int(hybrid.pc[i]) < high for low, high in unlisted)
+        ]
         for place, i in enumerate(frames):
             mine.append(_as_kernel(walked, hybrid, i, aliases, theirs[place] if place < len(theirs) else ""))
         if mine == theirs:

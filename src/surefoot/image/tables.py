@@ -21,10 +21,12 @@ from surefoot.isa.branches import is_bti
 
 __all__ = [
     "Alternatives",
+    "BugTable",
     "ExceptionTable",
     "JumpTable",
     "PatchSites",
     "alternatives",
+    "bug_table",
     "exception_table",
     "jump_table",
     "patch_sites",
@@ -35,6 +37,14 @@ _ALTERNATIVE: Final = np.dtype(
     [("orig", "<i4"), ("repl", "<i4"), ("cap", "<u2"), ("orig_len", "u1"), ("repl_len", "u1")]
 )
 _JUMP: Final = np.dtype([("code", "<i4"), ("target", "<i4"), ("key", "<i8")])
+_BUGS: Final = (
+    np.dtype([("addr", "<i4"), ("file", "<i4"), ("line", "<u2"), ("flags", "<u2")]),
+    np.dtype([("addr", "<i4"), ("flags", "<u2"), ("pad", "<u2")]),
+)
+"""With and without CONFIG_DEBUG_BUGVERBOSE."""
+_BUGFLAG_WARNING: Final = 1
+_BRK_BUG: Final = 0xD4210000
+"""BRK #0x800 (arch/arm64/include/asm/brk-imm.h: BUG_BRK_IMM)."""
 _POINTER: Final = np.dtype([("value", "<u8")])
 _CALLBACK: Final = 0x8000
 """ARM64_CB_BIT (arch/arm64/include/asm/alternative-macros.h)."""
@@ -136,6 +146,24 @@ class JumpTable:
     source: str
 
 
+@dataclass(frozen=True)
+class BugTable:
+    """Where BUG() and WARN() trap.
+
+    Attributes:
+        addr: (b,) uint64, address of the BRK.
+        warns: (b,) bool, WARN(): the code continues behind it. BUG() does not come back.
+        source: part of the image.
+
+    Source:
+        include/asm-generic/bug.h: struct bug_entry; lib/bug.c: report_bug (Linux 7.3).
+    """
+
+    addr: Addr
+    warns: Mask
+    source: str
+
+
 def _regions(image: Image, section: str, first: str, last: str) -> list[Region]:
     """Find a table: between its two symbols in a linked image, else in its sections; empty if it is missing."""
     image.require_placed()
@@ -200,6 +228,27 @@ def exception_table(image: Image) -> ExceptionTable:
     )
     records = found.records
     return ExceptionTable(found.addrs["insn"], found.addrs["fixup"], records["type"], records["data"], found.source)
+
+
+def bug_table(image: Image) -> BugTable:
+    """Decode the table of BUG() and WARN() traps, in the order of the image.
+
+    The size of an entry depends on the kernel's configuration: the layout is the one by which every entry names
+    a BRK #0x800. If there is none, the table is given as empty: nothing is then known of these traps.
+
+    Raises:
+        Inconsistent, Unsupported: damaged, or the image is not placed.
+    """
+    regions = _regions(image, "__bug_table", "__start___bug_table", "__stop___bug_table")
+    for layout in _BUGS:
+        if any(region.data.size % layout.itemsize for region in regions):
+            continue
+        found = _table(image, regions, layout, ("addr",))
+        words, known = image.text.words_at(found.addrs["addr"])
+        if bool(np.all(known & (words == np.uint32(_BRK_BUG)))):
+            warns = (found.records["flags"] & np.uint16(_BUGFLAG_WARNING)) != 0
+            return BugTable(found.addrs["addr"], warns, found.source)
+    return BugTable(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.bool_), "")
 
 
 def alternatives(image: Image) -> Alternatives:

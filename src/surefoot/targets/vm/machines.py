@@ -212,7 +212,9 @@ class Machine:
                     raise InputError(
                         "a paused guest cannot give its own traces", hint="resume it, or leave out --stacks"
                     )
-            self.console.check(f"sh /surefoot/stacks.sh >{_STACKS_FILE}; test -s {_STACKS_FILE}")
+            self.console.check(
+                f"sh /surefoot/stacks.sh >{_STACKS_FILE}; test -s {_STACKS_FILE}", timeout=_TRACE_TIMEOUT_S
+            )
         try:
             with self.stopped() as monitor:
                 before = time.monotonic()
@@ -226,7 +228,7 @@ class Machine:
                 partial.rename(path)
         finally:
             partial.unlink(missing_ok=True)
-        traces = parse_stacks(self.console.check(f"cat {_STACKS_FILE}")) if stacks else None
+        traces = parse_stacks(self.console.check(f"cat {_STACKS_FILE}", timeout=_TRACE_TIMEOUT_S)) if stacks else None
         return Dump(path, dump_format, size_bytes, paused_s, self.kernel, traces)
 
     def stop(self) -> None:
