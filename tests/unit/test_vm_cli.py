@@ -109,4 +109,4 @@ def test_without_a_guest_the_error_says_what_to_run(tmp_path: Path, monkeypatch:
         result = CliRunner().invoke(vm, words)
         assert isinstance(result.exception, Unavailable)
         assert "surefoot vm" in result.exception.hint
-    assert CliRunner().invoke(vm, ["list"]).stdout == "no guest runs and no kernel has been fetched\n"
+    assert CliRunner().invoke(vm, ["list"]).stdout == "no guest runs and no kernel is in the cache\n"

@@ -17,6 +17,7 @@ from surefoot.cli.console import Globals, global_options, pass_globals, print_js
 
 if TYPE_CHECKING:
     from surefoot.targets.vm.folders import Report
+    from surefoot.targets.vm.kernels import Kernel
 
 __all__ = ["vm"]
 
@@ -46,7 +47,7 @@ def _answer(held: Globals, command: str, value: Mapping[str, object], lines: Cal
 @click.group()
 @global_options
 def vm() -> None:
-    """Run real arm64 kernels in QEMU: fetch, boot, trace, dump.
+    """Run real arm64 kernels in QEMU: fetch or build, boot, trace, dump.
 
     Where a guest's NAME may be left out, the only one that runs is meant. Kernels and running guests are kept in
     the user's cache folder, or in $SUREFOOT_CACHE.
@@ -84,7 +85,73 @@ def fetch(held: Globals, version: str, suites: tuple[str, ...], mirror: str, fla
 
 
 @vm.command()
-@click.option("--version", default="", help="A fetched release or its beginning; the newest if not given.")
+@click.option("--version", default="", help="Upstream version or its beginning; the newest 7.3 if not given.")
+@click.option("--scs/--no-scs", default=True, show_default=True, help="Shadow call stack.")
+@click.option("--sframe", is_flag=True, help="Let the assembler write .sframe sections.")
+@click.option(
+    "--config",
+    "fragments",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="More kernel options, as in a .config file (repeatable; the last one counts).",
+)
+@click.option("--jobs", "-j", type=click.IntRange(1), help="Compilers at once; one a CPU if not given.")
+@click.option("--suite", "suites", multiple=True, help="Debian release to take the source from (repeatable).")
+@click.option("--mirror", default="", help="Address of a Debian mirror; the system's own if not given.")
+@click.option("--refresh", is_flag=True, help="Ask the archive for a newer source and toolchain.")
+@global_options
+@pass_globals
+def build(
+    held: Globals,
+    version: str,
+    scs: bool,
+    sframe: bool,
+    fragments: tuple[Path, ...],
+    jobs: int | None,
+    suites: tuple[str, ...],
+    mirror: str,
+    refresh: bool,
+) -> None:
+    """Build a Linux kernel with live patching, tracing and debug symbols.
+
+    Source and cross compiler come from Debian and stay in the cache folder: nothing is installed. It takes about ten
+    minutes on two CPUs, once; the same kernel is not built again.
+    """
+    from surefoot.targets.vm import apt, folders, recipe
+    from surefoot.targets.vm import build as builds
+
+    with folders.os_errors("read the configuration"):
+        extra = tuple(path.read_text("utf-8") for path in fragments)
+    with _steps(held) as report:
+        built = builds.build(
+            recipe.Recipe(scs, sframe, extra),
+            version=version,
+            jobs=jobs or 0,
+            suites=suites or apt.DEFAULT_SUITES,
+            mirror=mirror,
+            refresh=refresh,
+            report=report,
+        )
+    kernel = built.kernel
+    for option, value in kernel.build["refused"].items():
+        held.note(f"CONFIG_{option} came out as {value}: this kernel lacks it, or something else forces it")
+    _answer(held, "build", {**kernel.to_json(), "new": built.new}, lambda: _describe_build(kernel, new=built.new))
+
+
+def _describe_build(kernel: Kernel, *, new: bool) -> list[str]:
+    took = f"built in {kernel.build['seconds'] / 60:.1f} min" if new else "was there already"
+    dropped = [f"sframe   none for {n} functions: {why}" for why, n in kernel.build["sframe_dropped"].items()]
+    return [
+        f"{kernel.name}, build-id {kernel.build_id}, {took}",
+        *dropped,
+        f"vmlinux  {kernel.vmlinux}",
+        f"modules  {kernel.debug_modules}",
+    ]
+
+
+@vm.command()
+@click.option("--version", default="", help="A release in the cache or its beginning; the newest if not given.")
+@click.option("--kernel", default="", help="A kernel in the cache by its name, as list shows it.")
 @click.option("--name", default="default", show_default=True, help="For later commands.")
 @click.option("--cpus", type=click.IntRange(1, 64), default=2, show_default=True)
 @click.option("--memory", type=click.IntRange(128), default=512, show_default=True, help="In MiB.")
@@ -98,6 +165,7 @@ def fetch(held: Globals, version: str, suites: tuple[str, ...], mirror: str, fla
 def boot(
     held: Globals,
     version: str,
+    kernel: str,
     name: str,
     cpus: int,
     memory: int,
@@ -107,12 +175,12 @@ def boot(
     cpu: str,
     timeout: float,
 ) -> None:
-    """Boot a fetched kernel in a guest that runs until it is stopped."""
+    """Boot a kernel of the cache in a guest that runs until it is stopped."""
     from surefoot.targets.vm import kernels, machines, qemu
 
     with _steps(held) as report:
         machine = machines.boot(
-            kernels.find(version),
+            kernels.find(version, kernel),
             name=name,
             cpus=cpus,
             memory_mib=memory,
@@ -301,7 +369,7 @@ def stop(held: Globals, name: str, everyone: bool) -> None:
 @global_options
 @pass_globals
 def list_(held: Globals) -> None:
-    """List running guests and fetched kernels."""
+    """List running guests and the kernels in the cache."""
     from surefoot.targets.vm import kernels, machines
 
     guests = [machine.to_json() for machine in machines.running()]
@@ -309,7 +377,7 @@ def list_(held: Globals) -> None:
 
     def lines() -> list[str]:
         text = [f"guest   {g['name']}  {g['release']}  pid {g['pid']}" for g in guests]
-        text += [f"kernel  {k['release']}  {k['folder']}" for k in have]
-        return text or ["no guest runs and no kernel has been fetched"]
+        text += [f"kernel  {k['name']}  {k['folder']}" for k in have]
+        return text or ["no guest runs and no kernel is in the cache"]
 
     _answer(held, "list", {"guests": guests, "kernels": have}, lines)

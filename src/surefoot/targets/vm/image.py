@@ -1,8 +1,9 @@
-"""Layer 7: the guest's root file system, put together from a fetched kernel and our own scripts."""
+"""Layer 7: the guest's root file system, put together from a kernel's modules and our own scripts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from surefoot.targets.vm.folders import os_errors
 from surefoot.targets.vm.initramfs import Archive, index_modules, load_order, modinfo, read_module
 from surefoot.targets.vm.kernels import Kernel
 
-__all__ = ["GUEST_MODULES", "build_initrd", "gather_modules", "guest_scripts"]
+__all__ = ["GUEST_MODULES", "LIVEPATCH_MODULES", "build_initrd", "gather_modules", "guest_scripts"]
 
 GUEST_MODULES = ("qemu_fw_cfg", "mousedev", "pktgen", "zram")
 """Loaded in every guest: qemu_fw_cfg hands VMCOREINFO to QEMU; mousedev (a blocked reader), pktgen (kernel
 threads) and zram (busy) put code of modules on stacks."""
+
+LIVEPATCH_MODULES = ("livepatch_*", "test_klp_*")
+"""The kernel's own samples and test modules of live patches: they lie in the guest's /livepatch, not loaded."""
 
 
 def guest_scripts() -> dict[str, bytes]:
@@ -70,6 +74,9 @@ def build_initrd(kernel: Kernel, modules: Iterable[str] = GUEST_MODULES) -> byte
     for name, data in gathered.items():
         archive.add_file(f"modules/{name}.ko", data)
     archive.add_file("modules/order", "".join(f"{name}\n" for name in gathered).encode())
+    for name, path in index_modules(kernel.modules).items():
+        if any(fnmatch(name, pattern) for pattern in LIVEPATCH_MODULES):
+            archive.add_file(f"livepatch/{path.name.partition('.ko')[0]}.ko", read_module(path))
     for name, data in guest_scripts().items():
         archive.add_file(f"surefoot/{name}", data, 0o755)
     archive.add_link("init", "/surefoot/init.sh")

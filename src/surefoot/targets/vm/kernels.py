@@ -1,10 +1,10 @@
-"""Layer 7: downloaded kernels in the cache folder, each with a manifest that says what it is made of."""
+"""Layer 7: kernels in the cache folder, fetched or built, each with a manifest that says what it is made of."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,21 @@ from surefoot.targets.vm.folders import (
     write_json,
 )
 
-__all__ = ["Kernel", "fetch", "find", "installed", "open_kernel", "read_build_id"]
+__all__ = [
+    "MANIFEST",
+    "SCHEMA",
+    "Kernel",
+    "fetch",
+    "find",
+    "installed",
+    "kernels_folder",
+    "open_kernel",
+    "read_build_id",
+]
 
 DEFAULT_FLAVOUR = "cloud-arm64"
-_SCHEMA = "surefoot.vm-kernel/1"
-_MANIFEST = "manifest.json"
+SCHEMA = "surefoot.vm-kernel/1"
+MANIFEST = "manifest.json"
 _NT_GNU_BUILD_ID = "NT_GNU_BUILD_ID"
 
 
@@ -43,6 +53,8 @@ class Kernel:
         busybox: static arm64 binary for the guest's root file system.
         build_id: of vmlinux, in hexadecimal.
         packages: what it was made of: name -> {version, sha256}.
+        build: of a kernel that was built here: key, options, toolchain, what the assembler left without SFrame
+            data; empty for a fetched one.
     """
 
     release: str
@@ -54,13 +66,21 @@ class Kernel:
     busybox: Path
     build_id: str
     packages: dict[str, dict[str, str]]
+    build: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What ``surefoot vm boot --kernel`` takes: the name of the folder."""
+        return self.folder.name
 
     def to_json(self) -> dict[str, Any]:
         """Give the manifest with absolute paths."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        return {"name": self.name, **plain}
 
 
-def _kernels_folder() -> Path:
+def kernels_folder() -> Path:
+    """Give the folder in which each kernel has one of its own; it need not exist."""
     return cache_folder() / "kernels"
 
 
@@ -88,14 +108,14 @@ def read_build_id(path: Path) -> str:
 
 
 def open_kernel(folder: Path) -> Kernel:
-    """Read the manifest of a kernel that was fetched before.
+    """Read the manifest of a kernel that was fetched or built before.
 
     Raises:
         Unavailable: there is none, or files that it names are gone.
     """
-    manifest = folder / _MANIFEST
+    manifest = folder / MANIFEST
     if not manifest.is_file():
-        raise Unavailable(f"there is no kernel in {folder}", hint="run: surefoot vm fetch")
+        raise Unavailable(f"there is no kernel in {folder}", hint="run: surefoot vm fetch, or: surefoot vm build")
     value = read_json(manifest)
     try:
         names = ("vmlinuz", "vmlinux", "modules", "debug_modules", "busybox")
@@ -105,6 +125,7 @@ def open_kernel(folder: Path) -> Kernel:
             folder=folder,
             build_id=str(value["build_id"]),
             packages=dict(value["packages"]),
+            build=dict(value.get("build", {})),
             **paths,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -116,26 +137,34 @@ def open_kernel(folder: Path) -> Kernel:
 
 
 def installed() -> list[Kernel]:
-    """Give the kernels in the cache, oldest release first; damaged ones are left out."""
+    """Give the kernels in the cache: built ones, then fetched ones, each by release; damaged ones are left out."""
     found = []
-    for manifest in _kernels_folder().glob(f"*/{_MANIFEST}"):
+    for manifest in kernels_folder().glob(f"*/{MANIFEST}"):
         try:
             found.append(open_kernel(manifest.parent))
         except SurefootError:
             continue
-    return sorted(found, key=lambda kernel: release_key(kernel.release))
+    return sorted(found, key=lambda kernel: (not kernel.build, release_key(kernel.release), kernel.name))
 
 
-def find(version: str = "") -> Kernel:
-    """Give a kernel of the cache: the newest whose release is or begins with ``version``.
+def find(version: str = "", name: str = "") -> Kernel:
+    """Give a kernel of the cache.
+
+    Args:
+        version: its release or the beginning; the newest that fits is taken, a built one only if none was fetched.
+        name: of its folder, whole; then the version has to fit as well.
 
     Raises:
-        Unavailable: none fits.
+        Unavailable: none fits; the hint lists the names that there are.
     """
-    fitting = [kernel for kernel in installed() if release_fits(kernel.release, version)]
+    have = installed()
+    fitting = [kernel for kernel in have if release_fits(kernel.release, version) and name in {"", kernel.name}]
     if not fitting:
         wanted = f" of version {version}" if version else ""
-        raise Unavailable(f"no kernel{wanted} has been fetched", hint="run: surefoot vm fetch")
+        wanted += f" named {name}" if name else ""
+        names = ", ".join(kernel.name for kernel in have)
+        hint = f"there is: {names}" if names else "run: surefoot vm fetch, or: surefoot vm build"
+        raise Unavailable(f"no kernel{wanted} is in the cache", hint=hint)
     return fitting[-1]
 
 
@@ -167,7 +196,7 @@ def fetch(
         apt = PrivateApt(root / "apt", suites=suites, mirror=mirror, report=report)
         apt.refresh()
         chosen = kernel_packages(apt.names("linux-"), flavour, version)
-        folder = _kernels_folder() / chosen.release
+        folder = kernels_folder() / chosen.release
         packages = apt.show([*chosen.names, "busybox-static"])
         try:
             have = open_kernel(folder)
@@ -190,7 +219,7 @@ def fetch(
             manifest["packages"] = {
                 package.name: {"version": package.version, "sha256": package.sha256} for package in packages
             }
-            write_json(work / _MANIFEST, manifest)
+            write_json(work / MANIFEST, manifest)
         return open_kernel(folder)
 
 
@@ -206,7 +235,7 @@ def _sort(work: Path, tree: Path, release: str) -> dict[str, Any]:
     _one(tree, "usr/bin/busybox", "bin/busybox").rename(work / "busybox")
     shutil.rmtree(tree)
     return {
-        "schema": _SCHEMA,
+        "schema": SCHEMA,
         "release": release,
         "vmlinuz": "vmlinuz",
         "vmlinux": "vmlinux",

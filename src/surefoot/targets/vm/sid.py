@@ -11,13 +11,13 @@ script of a package runs, nothing outside the folder changes, and being root is 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from surefoot.targets.vm.folders import (
     write_json,
 )
 
-__all__ = ["BASE", "SUITES", "Root", "host_arch", "open_root", "prepare", "using"]
+__all__ = ["BASE", "SUITES", "Root", "entrances", "host_arch", "open_root", "prepare", "using"]
 
 SUITES = ("sid",)
 BASE = (
@@ -169,12 +169,12 @@ def _make_devices(folder: Path) -> None:
     """Make the device nodes that a plain chroot needs; where that is not allowed, the probe fails and says so."""
     for name, (major, minor) in _DEVICES.items():
         path = folder / name
-        if not path.exists():
-            try:
-                os.mknod(path, 0o20666, os.makedev(major, minor))
-                path.chmod(0o666)
-            except OSError:
-                return
+        if path.is_char_device():
+            continue
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            os.mknod(path, 0o20666, os.makedev(major, minor))
+            path.chmod(0o666)
 
 
 def host_arch() -> str:
@@ -211,7 +211,7 @@ def open_root(name: str) -> Root:
         raise SurefootError(f"{manifest} is damaged: {error}", hint="delete its folder") from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def using(name: str) -> Iterator[None]:
     """Hold a root for a block: nobody prepares it anew meanwhile, and nobody else who asks like this uses it."""
     with locked(_folder(name).parent / f".{name}.lock"):
