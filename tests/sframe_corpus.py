@@ -188,10 +188,8 @@ CORPUS: dict[str, list[Case]] = {
     "sframe-info2-bits": [one("bit 5", info2=0x20)],
     "sframe-fde-type": [one("type 2", info2=2)],
     "sframe-key": [one("key B on AMD64", Fre(0, (8,)), key_b=True, abi=make.AMD64)],
-    "sframe-rep-size": [
-        one("MASK without a size", mask=True),
-        one("a size without MASK", rep_size=16),
-    ],
+    "sframe-rep-size": [one("MASK without a size", mask=True)],
+    "sframe-rep-size-idle": [one("a size without MASK", rep_size=16)],
     "sframe-code-align": [one("an odd start", start=0x1001), one("an odd size", size=7)],
     "sframe-no-rows": [
         raw("an outermost frame", Fde(0x1000, 8, [])),
@@ -258,6 +256,7 @@ CORPUS: dict[str, list[Case]] = {
     ],
     "sframe-cfa-below-sp": [one("CFA = SP - 16", Fre(0), Fre(4, (-16,)))],
     "sframe-slot-above-cfa": [one("RA in the caller's frame", Fre(0), Fre(4, (32, 8)))],
+    "sframe-ra-above-cfa": [one("AMD64, RA at CFA+0", Fre(0, (7 << 3 | 1, 8, 2, 0)), flex=True, abi=make.AMD64)],
     "sframe-same-slot": [one("both at CFA - 16", Fre(0), Fre(4, (32, -16, -16)))],
     "sframe-ra-zero": [one("0 as padding", Fre(0), Fre(4, (32, 0, -16)))],
     "sframe-cfa-align": [one("CFA = SP + 4", Fre(0), Fre(4, (4,)))],

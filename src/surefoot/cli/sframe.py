@@ -174,11 +174,10 @@ def _findings(given: Input, limit: int, *, against_cfi: bool) -> list[Finding]:
         reference = given.cfi()
         if rules is not None:
             found += codec.check_against(rules, reference, limit=limit)[0]
-    if given.elf is None or given.is_relocatable:
-        return found
     where = [item for item in found if item.address is not None]
     start = np.array([item.address for item in where], dtype=np.uint64)
-    names = given.names.of_functions(start, np.full(start.size, -1, dtype=np.int32))
+    section = np.array([item.section for item in where], dtype=np.int32)
+    names = given.names.of_functions(start, section)
     named = {id(item): replace(item, symbol=name) for item, name in zip(where, names, strict=True)}
     return [named.get(id(item), item) for item in found]
 

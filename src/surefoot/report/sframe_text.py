@@ -36,6 +36,7 @@ def finding_json(finding: Finding) -> dict[str, object]:
         "severity": info.severity.name.lower(),
         "owner": info.owner,
         "address": None if finding.address is None else address(finding.address),
+        "section": finding.section,
         "symbol": finding.symbol,
         "message": finding.message,
         "offset": finding.offset,

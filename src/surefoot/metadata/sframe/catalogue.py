@@ -92,7 +92,8 @@ CATALOGUE: Final[dict[str, CodeInfo]] = {
     "sframe-info2-bits": _tool(_W, "Unused bits of func_info2 are set."),
     "sframe-fde-type": _tool(_E, "A descriptor's type is neither default nor flexible."),
     "sframe-key": _tool(_W, "A key for signed return addresses is chosen on an ABI that has none."),
-    "sframe-rep-size": _tool(_E, "The size of a repeated block is missing, or given where nothing repeats."),
+    "sframe-rep-size": _tool(_E, "The size of a repeated block is missing."),
+    "sframe-rep-size-idle": _tool(_W, "The size of a repeated block is given where nothing repeats."),
     "sframe-code-align": _tool(_W, "A function's start or size is no multiple of an instruction's size."),
     "sframe-no-rows": CodeInfo(
         _N,
@@ -136,6 +137,9 @@ CATALOGUE: Final[dict[str, CodeInfo]] = {
     ),
     "sframe-cfa-below-sp": CodeInfo(_E, _SOURCE, "The CFA lies below SP.", "Correct the CFA offset in the CFI."),
     "sframe-slot-above-cfa": _tool(_W, "A saved register is said to lie at or above the CFA, in the caller's frame."),
+    "sframe-ra-above-cfa": _tool(
+        _E, "The call instruction pushes the return address below the CFA, but the row says it is above."
+    ),
     "sframe-same-slot": _tool(_E, "FP and return address are said to lie in the same slot."),
     "sframe-ra-zero": _tool(
         _W, "A return address offset of 0: padding to GNU tools and the kernel, CFA+0 to the specification."

@@ -130,8 +130,9 @@ def _check_descriptors(judge: Judge) -> None:
     has_key = (info & INFO_KEY_B) != 0
     report("sframe-key", has_key & (not is_arm), lambda _: f"key B on {table.abi.name}")
     if header.version != Version.V1:
-        wrong = is_mask != (rep != 0)
-        report("sframe-rep-size", wrong, lambda i: f"repeated block of {int(rep[i])} bytes, MASK {bool(is_mask[i])}")
+        report("sframe-rep-size", is_mask & (rep == 0), lambda _: "a repeated block of 0 bytes")
+        idle = ~is_mask & (rep != 0)
+        report("sframe-rep-size-idle", idle, lambda i: f"a block of {int(rep[i])} bytes where nothing repeats")
     skewed = ((start % align) != 0) | ((size % align) != 0)
     report("sframe-code-align", skewed, lambda i: f"start {int(start[i]):#x}, size {int(size[i]):#x}")
     report("sframe-no-rows", fdes.num_fres == 0, lambda i: _no_rows(info[i], is_v3=is_v3))

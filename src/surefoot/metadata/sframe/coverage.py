@@ -56,10 +56,10 @@ def check_coverage(
     live = np.flatnonzero((index.size > 0) & _placed(rules))
     mine = Extents(index.start[live], index.size[live], index.section[live])
     bare = np.flatnonzero((functions.size > 0) & ~_touched(functions, mine))
-    place = Place(address=functions.start[bare])
+    place = Place(address=functions.start[bare], section=functions.section[bare])
     faults.many("sframe-uncovered", bare.size, place, lambda i: f"{int(functions.size[bare[i]])} bytes have no rules")
     lost = live[~_inside(mine, code)]
-    where = Place(offset=index.source_off[lost], fde=lost, address=index.start[lost])
+    where = Place(offset=index.source_off[lost], fde=lost, address=index.start[lost], section=index.section[lost])
     faults.many(
         "sframe-outside-code", lost.size, where, lambda i: f"{int(index.size[lost[i]])} bytes are not all code"
     )
@@ -126,7 +126,9 @@ def check_against(
         has_row = row >= 0
         func = result.first.func[np.maximum(row, 0)] if len(result.first) else np.zeros(pieces.size, dtype=np.int32)
         off = result.first.functions.source_off[func] if len(result.first.functions) else np.zeros_like(row)
-        return Place(offset=off if bool(has_row.all()) else None, address=result.start[pieces])
+        return Place(
+            offset=off if bool(has_row.all()) else None, address=result.start[pieces], section=result.section[pieces]
+        )
 
     differs = np.flatnonzero((result.aspects & (Aspect.ONLY_FIRST | Aspect.ONLY_SECOND)) == 0)
     faults.many("sframe-cfi-differs", differs.size, place(differs), lambda i: _difference(result, int(differs[i])))
@@ -141,7 +143,7 @@ def check_against(
     faults.many(
         "sframe-cfi-unusable",
         lost.size,
-        Place(address=index.start[lost]),
+        Place(address=index.start[lost], section=index.section[lost]),
         lambda i: reference.reasons[int(index.reason[lost[i]])] if index.reason[lost[i]] >= 0 else "refused",
     )
     return faults.result(), result

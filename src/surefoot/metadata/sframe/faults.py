@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from surefoot.dtypes import Row
+from surefoot.dtypes import Addr, Row, Row32
 from surefoot.errors import Inconsistent, InputError
 
 __all__ = ["DEFAULT_LIMIT", "Collector", "Faults", "Finding", "Place", "Strict"]
@@ -28,6 +28,7 @@ class Finding:
         fde: number of the descriptor over the whole section, or None.
         row: number of the row inside that descriptor, or None.
         address: resolved address (or section offset in relocatable objects) that it speaks of, or None.
+        section: section header index that the address is an offset in, -1 in linked images.
         symbol: function name where the caller knows it, else empty.
         count: how many of the same kind this one stands for (1, or more where the limit was reached).
     """
@@ -38,6 +39,7 @@ class Finding:
     fde: int | None = None
     row: int | None = None
     address: int | None = None
+    section: int = -1
     symbol: str = ""
     count: int = 1
 
@@ -51,20 +53,22 @@ class Place:
         fde: (n,) int64 descriptor numbers.
         row: (n,) int64 row numbers inside the descriptors.
         address: (n,) uint64.
+        section: (n,) int32, section header indices; None in linked images.
     """
 
     offset: Row | None = None
     fde: Row | None = None
     row: Row | None = None
-    address: np.ndarray[tuple[int, ...], np.dtype[np.uint64]] | None = None
+    address: Addr | None = None
+    section: Row32 | None = None
 
-    def at(self, index: int) -> tuple[int | None, int | None, int | None, int | None]:
-        """Give offset, descriptor, row and address of one item, None where not known."""
+    def at(self, index: int) -> tuple[int | None, int | None, int | None, int | None, int]:
+        """Give offset, descriptor, row and address of one item, None where not known, and its section."""
         offset, fde, row, address = (
             None if column is None else int(column[index])
             for column in (self.offset, self.fde, self.row, self.address)
         )
-        return offset, fde, row, address
+        return offset, fde, row, address, -1 if self.section is None else int(self.section[index])
 
 
 class Faults(Protocol):

@@ -56,9 +56,10 @@ def iter_readelf(section: SFrameSection, name: str = ".sframe") -> Iterator[byte
     table = section.tables[0]
     yield _header(table, name)
     fdes = table.fdes
+    begin = _starts(table)
     rules = _Columns(table).labels()
     text, lengths = rules.matrix()
-    base = np.where(fdes.info & INFO_PC_MASK, np.uint64(0), fdes.start)
+    base = np.where(fdes.info & INFO_PC_MASK, np.uint64(0), begin)
     for low in range(0, len(fdes), _CHUNK):
         high = min(low + _CHUNK, len(fdes))
         first = int(fdes.first_row[low])
@@ -70,9 +71,24 @@ def iter_readelf(section: SFrameSection, name: str = ".sframe") -> Iterator[byte
         starts = offsets[fdes.first_row[low:high] - first].tolist()
         ends = offsets[fdes.first_row[low:high] + fdes.row_count[low:high] - first].tolist()
         out: list[bytes] = []
-        for head, start, end in zip(_function_heads(table, low, high), starts, ends, strict=True):
+        for head, start, end in zip(_function_heads(table, begin, low, high), starts, ends, strict=True):
             out += (head, body[start:end])
         yield b"".join(out)
+
+
+def _starts(table: SFrameTable) -> Addr:
+    """(f,) uint64: start addresses as readelf prints them.
+
+    In relocatable objects readelf relocates the fields as a linker would, relative to themselves, and where the
+    flag for that is missing (gas before 2.45) forgets to add their places. Version 1 it does not relocate at all.
+    """
+    fdes, header = table.fdes, table.header
+    if not table.is_relocatable or header.is_pcrel:
+        return fdes.start
+    if header.version == Version.V1:
+        return fdes.start_raw.astype(np.uint64)
+    place = table.fde_off + np.arange(len(fdes), dtype=np.int64) * header.fde_size
+    return fdes.start - place.astype(np.uint64)
 
 
 def _lines(address: Addr, text: Bytes, lengths: Row) -> tuple[bytes, Row]:
@@ -98,9 +114,9 @@ def _header(table: SFrameTable, name: str) -> bytes:
         f"    Version: SFRAME_VERSION_{header.version}",
         "    Flags: " + (",\n" + " " * 11).join(flags),
     ]
-    if header.fixed_fp:
+    if header.fixed_fp and header.version > Version.V1:
         lines.append(f"    CFA fixed FP offset: {header.fixed_fp}")
-    if header.fixed_ra:
+    if header.fixed_ra and header.version > Version.V1:
         lines.append(f"    CFA fixed RA offset: {header.fixed_ra}")
     lines += [f"    Num FDEs: {_signed(header.num_fdes)}", f"    Num FREs: {_signed(header.num_fres)}"]
     return "\n".join([*lines, "", "  Function Index :", ""]).encode()
@@ -111,7 +127,7 @@ def _signed(value: int) -> int:
     return value - (value >> 31 << 32)
 
 
-def _function_heads(table: SFrameTable, low: int, high: int) -> list[bytes]:
+def _function_heads(table: SFrameTable, begin: Addr, low: int, high: int) -> list[bytes]:
     """Give the lines above the rows of functions low..high."""
     part = slice(low, high)
     fdes = table.fdes
@@ -124,7 +140,7 @@ def _function_heads(table: SFrameTable, low: int, high: int) -> list[bytes]:
     kinds += ((info & INFO_PC_MASK) != 0) * np.int64(8)
     sizes = fdes.size[part].astype(np.int64)
     sizes -= sizes >> 31 << 32
-    every = zip(range(low, high), fdes.start[part].tolist(), sizes.tolist(), kinds.tolist(), strict=True)
+    every = zip(range(low, high), begin[part].tolist(), sizes.tolist(), kinds.tolist(), strict=True)
     return [
         b"\n    func idx [%d]: pc = 0x%x, size = %d%b" % (index, start, size, _TAILS[kind])
         for index, start, size, kind in every
@@ -225,7 +241,8 @@ class _Columns:
     def _return_address(self, key: int) -> str:
         """Give the text of the return address's place, with its mark; lowest bit of the key: signed."""
         place = key >> 1
-        text = "f" if self.table.header.fixed_ra else "U" if place == self.absent + 1 else self._slot(place)
+        is_fixed = self.table.header.fixed_ra and self.table.header.version > Version.V1
+        text = "f" if is_fixed else "U" if place == self.absent + 1 else self._slot(place)
         return text + ("[s]" if key & 1 else "   ")
 
 

@@ -42,7 +42,10 @@ class Judge:
     def some_fdes(self, code: str, fdes: Row, say: Callable[[int], str]) -> None:
         """Report descriptors; `say` takes a descriptor number."""
         offset = self.table.fde_off + fdes * self.table.header.fde_size
-        place = Place(offset=offset, fde=fdes + self.first_fde, address=self.table.fdes.start[fdes])
+        columns = self.table.fdes
+        place = Place(
+            offset=offset, fde=fdes + self.first_fde, address=columns.start[fdes], section=columns.section[fdes]
+        )
         self.faults.many(code, fdes.size, place, lambda i: say(int(fdes[i])))
 
     def fdes(self, code: str, chosen: Mask, say: Callable[[int], str]) -> None:
@@ -58,6 +61,7 @@ class Judge:
             fde=func + self.first_fde,
             row=rows - fdes.first_row[func],
             address=fdes.start[func] + fres.start[rows],
+            section=fdes.section[func],
         )
         self.faults.many(code, rows.size, place, lambda i: say(int(rows[i])))
 
@@ -218,7 +222,9 @@ def _check_slots(judge: Judge, slots: _Slots) -> None:
     below = slots.is_sp & ((slots.has_ra & (cfa + slots.ra < 0)) | (slots.has_fp & (cfa + slots.fp < 0)))
     judge.some_rows("sframe-below-sp", rows[below], lambda _: "a saved register is said to lie below SP")
     judge.some_rows("sframe-cfa-below-sp", rows[slots.is_sp & (cfa < 0)], lambda _: "the CFA lies below SP")
-    above = (slots.has_ra & (slots.ra >= 0)) | (slots.has_fp & (slots.fp >= 0))
+    pushed = slots.has_ra & (slots.ra >= 0) & (info.fixed_ra != 0)
+    judge.some_rows("sframe-ra-above-cfa", rows[pushed], lambda _: "the return address is said to lie above the CFA")
+    above = (slots.has_ra & (slots.ra >= 0) & ~pushed) | (slots.has_fp & (slots.fp >= 0))
     judge.some_rows("sframe-slot-above-cfa", rows[above], lambda _: "a saved register lies at or above the CFA")
     same = slots.has_ra & slots.has_fp & (slots.ra == slots.fp)
     judge.some_rows("sframe-same-slot", rows[same], lambda _: "FP and return address lie in one slot")
