@@ -120,7 +120,10 @@ def test_assembly_without_a_record_behind_a_tail_branch(shape: str) -> None:
     """Where the caller also branches there, its own call site would vouch for the omission."""
     early = [Op("cbz", (2, None)), *call("f1"), *nops(1)]
     caller = framed("f0", early, tail=Op("b", "f1"))
-    body = [*call("schedule"), *([Op("cbz", (2, lambda _: True)), Op("stp", 0)] if shape.startswith("a") else [])]
+    body = [
+        *call("schedule"),
+        *([Op("cbz", (3, lambda _: True)), Op("stp", 0), Op("add_fp", 0)] if shape.startswith("a") else []),
+    ]
     cpu = start([caller, without_rules(lr_only("f1", body)), framed("f2", call("f0"))])
     cpu.pick = lambda _, op: "f2" if "f2" in op.arg else str(op.arg[0])
     world = World(cpu.program, [run_blocked(cpu)])
@@ -261,3 +264,27 @@ def test_jump_table_is_no_tail_call() -> None:
         if addr >= task.sp and cpu.strip(value) == right:
             task.memory[addr] = wrong
     assert reason_of(World(cpu.program, [task]).walk()) is Reason.CALL_MISMATCH
+
+
+def test_descriptor_that_reaches_into_its_neighbour() -> None:
+    """A descriptor that is too long would give assembly behind its function the rules of compiled code."""
+    assembly = replace(without_rules(lr_only("f1", call("schedule"))), gap=0)
+    cpu = start([framed("f0", [*call("f1"), *nops(1)], pac=False), assembly])
+    code = cpu.program.code()
+    task = run_blocked(cpu)
+    index = code.rules.functions
+    sizes = np.where(index.start == cpu.program.at("f0"), index.size + np.uint64(64), index.size)
+    longer = replace(code.rules, functions=replace(index, size=sizes))
+    for rules, reason in ((code.rules, Reason.NO_METADATA), (longer, Reason.RULE_REFUSED)):
+        world = World(cpu.program, [task], code=replace(code, rules=rules))
+        assert reason_of(world.walk()) is reason
+
+
+def test_record_without_x29_under_assembly() -> None:
+    """Above assembly SP is not known: where code leaves x29 as it is, the record there is its caller's."""
+    saved = Rule("sp", 32, -32, -24)
+    pair = Function("f1", [Op("stp_pre", 32), Op("bl", "f2", saved), Op("ldp_post", 32, saved), Op("ret")])
+    cpu = start([framed("f0", call("f1")), pair, without_rules(framed("f2", call("schedule")))])
+    world = World(cpu.program, [run_blocked(cpu)])
+    assert omits(world) == {cpu.program.find("f0", "bl") + 4}
+    assert reason_of(world.walk()) is Reason.NO_METADATA

@@ -26,6 +26,8 @@ _MAX_OPEN: Final = 4096
 """Most functions that one question may have open at a time, so that a hostile text cannot exhaust memory."""
 _BATCH: Final = 256
 """Questions that are followed together."""
+_ADD_X29_SP: Final = 0x9100_03FD
+"""ADD X29, SP, #n, which MOV X29, SP is too; the number left out (DDI 0487, C6.2)."""
 _STP_RECORD: Final = (0xA900_7BFD, 0xA980_7BFD)
 """STP X29, X30, [SP, #n] and STP X29, X30, [SP, #n]!, the offset left out (DDI 0487, C6.2)."""
 
@@ -111,19 +113,22 @@ def leads_to(code: CodeMap, entry: Addr, goal: Row) -> Code:
 
 
 def makes_record(code: CodeMap, funcs: Row) -> Mask:
-    """Tell which functions store x29 and x30 as a pair on the stack anywhere.
+    """Tell which functions make a frame record: store x29 and x30 as a pair on the stack and point x29 there.
 
     Args:
         code: functions and text words.
         funcs: (m,) int64, function indices.
 
     Returns:
-        (m,) bool; False is certain, True only means that a frame record is possible.
+        (m,) bool; False is certain, True means that both instructions are there, on whatever path.
     """
     distinct, inverse = np.unique(funcs, return_inverse=True)
     owner, _, words = _words_of(code, code.functions.start[distinct], code.functions.end[distinct])
     stores = np.isin(words & np.uint32(0xFFC0_7FFF), np.array(_STP_RECORD, dtype=np.uint32))
-    found = np.bincount(owner[stores], minlength=distinct.size) > 0
+    links = words & np.uint32(0xFFC0_03FF) == np.uint32(_ADD_X29_SP)
+    found = (np.bincount(owner[stores], minlength=distinct.size) > 0) & (
+        np.bincount(owner[links], minlength=distinct.size) > 0
+    )
     return np.asarray(found[inverse.reshape(-1)])
 
 

@@ -83,6 +83,7 @@ def certain_step(ctx: Context, cur: Cursor, at: Row, function: Row) -> Step:
             step.fail(refused & (kind == which), reason, pc)
     normal = kind == FunctionClass.NORMAL
     step.fail(boundary & normal & (row < 0), Reason.NO_RULE_AT_BOUNDARY, pc, cur.lr[at])
+    step.fail(normal & _is_foreign(ctx, function, row), Reason.RULE_REFUSED, pc)
     _judge_rule(ctx, step, pc, source, function, normal & (row >= 0))
     todo = step.reason == 0
     ends = todo & ~boundary & np.isin(kind, _ENDS)
@@ -92,7 +93,7 @@ def certain_step(ctx: Context, cur: Cursor, at: Row, function: Row) -> Step:
     callee = function.copy()
     moves: tuple[tuple[Mask, Callable[[Row], Step]], ...] = (
         (todo & boundary & normal, lambda i: _boundary_step(ctx, cur, at[i], row[i])),
-        (todo & ~boundary & normal & (row >= 0), lambda i: _call_step(ctx, cur, at[i], row[i])),
+        (todo & ~boundary & normal & (row >= 0), lambda i: _call_step(ctx, cur, at[i], row[i], function[i])),
         (todo & ~boundary & normal & (row < 0), lambda i: _bare_step(ctx, cur, at[i], function[i])),
         (todo & ~boundary & (kind == FunctionClass.IRQ_STACK), lambda i: _irq_stack_step(ctx, cur, at[i])),
         (ends, lambda i: _end_step(ctx, cur, at[i], kind[i])),
@@ -112,6 +113,21 @@ def certain_step(ctx: Context, cur: Cursor, at: Row, function: Row) -> Step:
     bare = (normal & (row < 0) & ~boundary) | (kind == FunctionClass.IRQ_STACK)
     verify_caller(ctx, step, callee, needs_direct=bare)
     return step
+
+
+def _is_foreign(ctx: Context, function: Row, row: Row) -> Mask:
+    """Tell which rules come from a descriptor that reaches beyond the function they are asked for.
+
+    Such a descriptor is wrong about its own extent, and what it says of its neighbour, assembly perhaps, is noise.
+    """
+    result = np.zeros(row.shape, dtype=np.bool_)
+    at = np.flatnonzero((row >= 0) & (function >= 0))
+    if at.size:
+        index, code = ctx.code.rules.functions, ctx.code.functions
+        owner, inside = ctx.code.rules.func[row[at]], function[at]
+        start = index.start[owner]
+        result[at] = (start < code.start[inside]) | (start + index.size[owner] > code.end[inside])
+    return result
 
 
 def _judge_rule(ctx: Context, step: Step, pc: Addr, source: Code, function: Row, mask: Mask) -> None:
@@ -187,7 +203,7 @@ def _boundary_step(ctx: Context, cur: Cursor, at: Row, row: Row) -> Step:
     return step
 
 
-def _call_step(ctx: Context, cur: Cursor, at: Row, row: Row) -> Step:
+def _call_step(ctx: Context, cur: Cursor, at: Row, row: Row, function: Row) -> Step:
     """Leave code that made a call: by its rule and by its frame record, which must agree."""
     rule = _Rule(ctx, row)
     pc, sp, fp, sp_known = cur.pc[at], cur.sp[at], cur.fp[at], cur.sp_known[at]
@@ -197,9 +213,14 @@ def _call_step(ctx: Context, cur: Cursor, at: Row, row: Row) -> Step:
     by_rule.fail(rule.ra_in_lr, Reason.RA_NOT_SAVED, pc)
     on_fp = rule.base == CfaBase.FP
     framed = rule.ra_at & rule.fp_at & (rule.ra_off == rule.fp_off + np.uint64(8))
-    # Where SP was lost, x29 still points at the record of this frame; the rule says how far the CFA is from it.
+    # Where SP was lost, x29 still points at the record of this frame, if the function makes one at all; the rule
+    # says how far the CFA is from it.
     derived = framed & ~on_fp & ~sp_known & (ctx.mode is Mode.HYBRID)
     by_rule.fail(~on_fp & ~sp_known & ~derived, Reason.SP_UNKNOWN, pc)
+    ask = np.flatnonzero(derived & (by_rule.reason == 0))
+    if ask.size:
+        derived[ask] = makes_record(ctx.code, function[ask])
+        by_rule.fail(~on_fp & ~sp_known & ~derived, Reason.NO_METADATA, pc)
     cfa = np.where(on_fp, fp, sp) + rule.cfa_off
     cfa = np.where(derived, fp - rule.fp_off, cfa)
     by_rule.fail(cfa <= cur.low[at], Reason.RECORD_BELOW_SP, cfa)
