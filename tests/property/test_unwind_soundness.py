@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from surefoot.unwind.code import FunctionKind
 from surefoot.unwind.context import Mode
 from surefoot.unwind.reasons import Reason
 from surefoot.unwind.state import Start
 from surefoot.unwind.trace import Traces
 from surefoot.unwind.walker import walk
-from world import Program, without_rules
+from world import Function, Op, Program, Rule, lr_only, maybe, without_rules
 from world_cpu import Stop
 from world_kernel import Task, World, frames_of, kernel, new_cpu, random_functions, random_task, reason_of, task_of
 
@@ -54,12 +55,24 @@ def test_reliable_is_the_truth_and_ordinary_is_reliable(seed: int, *, trace: boo
     check(program, tasks, World(program, tasks).walk())
 
 
+def odd(function: Function, rng: random.Random) -> Function:
+    """Give a function that compilers do not make, or one without metadata, or both."""
+    names, saved = [f"f{i}" for i in range(14)], Rule("sp", 32, -32, -24)
+    body = [op for _ in range(2) for op in maybe(rng.choice((rng.choice(names), rng.sample(names, 2), "schedule")))]
+    body = [Op("cbz", (1 + len(body), lambda cpu: cpu.on_irq_stack)), *body]
+    away = rng.choice((Op("ret"), Op("b", rng.choice(names)), Op("br", tuple(rng.sample(names, 2)))))
+    pair = [Op("stp_pre", 32), *(op.under(saved) for op in body), Op("ldp_post", 32, saved), away]
+    shape = rng.choice((function, Function(function.name, pair), lr_only(function.name, body), function))
+    kind = rng.choice((FunctionKind.FUNC, FunctionKind.FUNC, FunctionKind.CODE))
+    return without_rules(shape, kind=kind) if rng.random() < 0.6 else shape
+
+
 @FEWER
 @given(seed=st.integers(0, 2**32))
 def test_missing_metadata_never_makes_a_wrong_trace(seed: int) -> None:
-    """Where functions lose their rules the walk may give up, but what it calls reliable is still the truth."""
+    """Odd code and code without rules may make the walk give up, but what it calls reliable is still the truth."""
     rng = random.Random(seed)
-    functions = [without_rules(f) if rng.random() < 0.3 else f for f in random_functions(rng)]
+    functions = [odd(f, rng) if rng.random() < 0.5 else f for f in random_functions(rng)]
     program = kernel(functions)
     tasks = [random_task(program, rng, slot) for slot in range(8)]
     for mode in (Mode.HYBRID, Mode.SFRAME):
