@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surefoot.errors import Inconsistent, Unsupported
-from surefoot.image.anyelf import EHDR, PHDR, RELA, SYM, AnyElf
+from surefoot.image.anyelf import EHDR, PHDR, RELA, SHDR, SYM, AnyElf
 from surefoot.metadata.sframe import RelocationTable
 from surefoot.metadata.sframe.constants import PT_GNU_SFRAME, SHT_GNU_SFRAME
 
@@ -177,7 +177,7 @@ class _Writer:
         offset = self.append(bytes(self.strings), 1)
         self.sections["offset"][self.string_index] = offset
         self.sections["size"][self.string_index] = len(self.strings)
-        shoff = self.append(self.sections.tobytes())
+        shoff = self.append(self.sections.astype(self.elf.dtype(SHDR)).tobytes())  # np.append: native order
         record = self.elf.data[: EHDR.itemsize].view(self.elf.dtype(EHDR)).copy()
         record["shoff"], record["shnum"] = shoff, self.sections.size
         for key, value in header.items():
@@ -213,7 +213,7 @@ def _add_linked(elf: AnyElf, content: bytes) -> Addition:
         table[key][moved] = value
     table["filesz"][moved] = table["memsz"][moved] = table.nbytes
     table = _loads_in_order(table)
-    writer.append(table.tobytes())
+    writer.append(table.astype(elf.dtype(PHDR)).tobytes())
     offset = writer.append(content)
     values = {"type": SHT_GNU_SFRAME, "flags": _SHF_ALLOC, "addr": layout.addr, "offset": offset}
     writer.put_section(_NAME, _only(elf, _NAME), **values, size=len(content), align=_ALIGN)
