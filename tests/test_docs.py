@@ -131,8 +131,11 @@ def _unknown_words(line: str) -> list[str]:
     command: click.Command = cli
     unknown = []
     for word in words:
+        if word == "--":
+            break
         if word.startswith("-"):
-            spellings = {text for param in command.get_params(click.Context(command)) for text in param.opts}
+            params = command.get_params(click.Context(command))
+            spellings = {text for param in params for text in (*param.opts, *param.secondary_opts)}
             unknown += [] if word.split("=")[0] in spellings else [word]
         elif isinstance(command, click.Group):
             sub = command.get_command(click.Context(command), word)
