@@ -5,6 +5,7 @@ Everything heavy is imported inside the commands.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,16 @@ def _steps(held: Globals) -> Iterator[Report]:
         return
     with held.stderr().status("") as status:
         yield status.update
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM end a long command as Ctrl-C does, so that it tidies up."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _answer(held: Globals, command: str, value: Mapping[str, object], lines: Callable[[], list[str]]) -> None:
@@ -122,7 +133,7 @@ def build(
 
     with folders.os_errors("read the configuration"):
         extra = tuple(path.read_text("utf-8") for path in fragments)
-    with _steps(held) as report:
+    with _sigterm_interrupts(), _steps(held) as report:
         built = builds.build(
             recipe.Recipe(scs, sframe, extra),
             version=version,
