@@ -147,6 +147,7 @@ CORPUS: dict[str, list[Case]] = {
         ),
     ],
     "sframe-word-size": [one("word size code 3", Fre(0, info=0x63), at=(ROW, 0, 0))],
+    "sframe-too-many-tables": [Case("4097 tables", make.section([]) * 4097)],
     "sframe-machine": [Case("AArch64 in an x86-64 file", make.section([GOOD]), machine=EM_X86_64)],
     "sframe-aux-present": [Case("five bytes of auxiliary header", make.section([GOOD], aux=b"12345"))],
     "sframe-fixed-offsets": [

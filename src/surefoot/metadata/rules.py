@@ -33,6 +33,7 @@ __all__ = [
     "SideKind",
     "concatenate",
     "empty_side",
+    "overlap_runs",
 ]
 
 
@@ -317,37 +318,30 @@ class RuleTable:
     def _undisputed(self, order: Row) -> Mask:
         """(k,) bool over functions sorted by (start, size): no other function claims the same bytes."""
         index = self.functions
-        start, end = index.start[order], index.end[order]
         good = np.ones(order.size, dtype=np.bool_)
-        if order.size < 2:  # nothing to overlap with
-            return good
-        reach = np.maximum.accumulate(end)
-        hit = np.flatnonzero(start[1:] < reach[:-1]) + 1
-        for k in hit.tolist():  # rare: only functions that overlap a predecessor come here
-            first = int(np.searchsorted(reach[:k], start[k], side="right"))
-            rivals = [j for j in range(first, k) if end[j] > start[k] and good[j]]
-            if len(rivals) == 1 and self._equal(int(order[rivals[0]]), int(order[k])):
-                good[k] = False
-                continue
-            good[k] = False
-            good[rivals] = False
+        for run in overlap_runs(index.start[order], index.end[order]):
+            good[run] = False
+            good[run[0]] = self.same_functions(order[run])
         return good
 
-    def _equal(self, a: int, b: int) -> bool:
-        """Whether two functions have the same extent and the same rows."""
-        index = self.functions
-        if index.start[a] != index.start[b] or index.size[a] != index.size[b]:
+    def same_functions(self, which: Row) -> bool:
+        """Whether functions, given by index, have the same extent, marks and rows, however these are kept."""
+        index, first = self.functions, int(which[0])
+        for name in ("start", "size", "row_count", "flags", "rep_size"):
+            column = getattr(index, name)
+            if bool((column[which] != column[first]).any()):
+                return False
+        nth = np.arange(int(index.row_count[first]), dtype=np.int64)
+        rows = index.first_row[which][:, np.newaxis] + nth
+        for item in fields(self)[:8]:
+            column = getattr(self, item.name)
+            if bool((column[rows] != column[rows[0]]).any()):
+                return False
+        side = self.side[rows]
+        if bool(((side < 0) != (side[0] < 0)).any()):
             return False
-        if index.row_count[a] != index.row_count[b]:
-            return False
-        one = slice(int(index.first_row[a]), int(index.first_row[a] + index.row_count[a]))
-        two = slice(int(index.first_row[b]), int(index.first_row[b] + index.row_count[b]))
-        if bool(np.any(self.side[one] >= 0)) or bool(np.any(self.side[two] >= 0)):
-            return False
-        return all(
-            bool(np.array_equal(getattr(self, item.name)[one], getattr(self, item.name)[two]))
-            for item in fields(self)[:8]
-        )
+        entries = self.side_rules[side[:, side[0] >= 0]]
+        return bool((entries == entries[0]).all())
 
     def lookup(self, addr: Addr, is_ra: Mask) -> Row:
         """Give the rule row in force at each address.
@@ -400,6 +394,26 @@ class RuleTable:
             section=np.full(len(self.functions), -1, dtype=np.int32),
         )
         return replace(self, start=self.start + base[self.func], functions=index)
+
+
+def overlap_runs(start: Addr, end: Addr) -> list[Row]:
+    """Give the runs of ranges in which each overlaps one before it.
+
+    Args:
+        start: (n,) uint64, ascending.
+        end: (n,) uint64.
+
+    Returns:
+        indices of each run, its first range included; ranges that overlap nothing are in none.
+    """
+    if start.size < 2:
+        return []
+    hits = np.flatnonzero(start[1:] < np.maximum.accumulate(end)[:-1]) + 1
+    if not hits.size:
+        return []
+    cuts = np.flatnonzero(np.append(True, np.diff(hits) != 1))
+    last = np.append(cuts[1:], hits.size) - 1
+    return [np.arange(hits[a] - 1, hits[b] + 1) for a, b in zip(cuts, last, strict=True)]
 
 
 def concatenate(tables: list[RuleTable]) -> RuleTable:

@@ -68,6 +68,7 @@ CATALOGUE: Final[dict[str, CodeInfo]] = {
     "sframe-rows-outside": _tool(_E, "A descriptor's rows reach beyond the row sub-section."),
     "sframe-rows-shared": _tool(_E, "The descriptors claim more rows than the sub-section can hold."),
     "sframe-word-size": _tool(_E, "A row's word size code is 3, which does not exist."),
+    "sframe-too-many-tables": _tool(_E, "More tables stand back to back than are read.", "Link with GNU ld."),
     # Header.
     "sframe-machine": _tool(_E, "The ABI is not that of the ELF file."),
     "sframe-aux-present": _tool(_W, "There is an auxiliary header; GNU ld and the kernel's reader refuse it."),

@@ -281,7 +281,10 @@ class SFrameSection:
         """
         from surefoot.metadata.rules import concatenate
 
-        return concatenate([table.to_rules() for table in self.tables])
+        parts = [table.to_rules() for table in self.tables]
+        # All tables point into the same list of reasons, which must not grow with their number.
+        joined = concatenate([replace(part, reasons=()) for part in parts])
+        return replace(joined, reasons=parts[0].reasons)
 
     def with_tables(self, *tables: SFrameTable) -> SFrameSection:
         """Give the section with other tables."""

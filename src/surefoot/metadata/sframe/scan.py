@@ -33,6 +33,9 @@ __all__ = ["scan_section"]
 
 _ABIS: Final = frozenset(int(abi) for abi in Abi)
 _MIN_ROW: Final = 2
+_PAGE: Final = 4096
+_MAX_TABLES: Final = 4096
+"""Linkers that only concatenate leave one table an object; each costs the same, however small it is."""
 _MAGIC_LE: Final = MAGIC.to_bytes(2, "little")
 _MAGIC_BE: Final = MAGIC.to_bytes(2, "big")
 
@@ -51,14 +54,26 @@ def scan_section(source: Source) -> tuple[SFrameTable, ...]:
             return tuple(tables)
         tables.append(table)
         fdes += len(table.fdes)
-        rest = source.data[min(table.end, source.data.size) :]
-        used = np.flatnonzero(rest)
-        if not used.size:
+        at = _next_byte(source.data, table.end)
+        if at >= source.data.size:
             return tuple(tables)
-        at = table.end + int(used[0])
-        if rest[used[0] : used[0] + 2].tobytes() not in {_MAGIC_LE, _MAGIC_BE}:
+        if source.data[at : at + 2].tobytes() not in {_MAGIC_LE, _MAGIC_BE}:
             source.faults.one("sframe-trailing-bytes", "bytes behind the last table are not zero", offset=at)
             return tuple(tables)
+        if len(tables) == _MAX_TABLES:
+            message = f"more than {_MAX_TABLES} tables stand back to back"
+            source.faults.one("sframe-too-many-tables", message, offset=at, error=Unsupported)
+            return tuple(tables)
+
+
+def _next_byte(data: Bytes, at: int) -> int:
+    """Give the position of the first byte that is not zero, the end if there is none."""
+    while at < data.size:
+        used = np.flatnonzero(data[at : at + _PAGE])
+        if used.size:
+            return at + int(used[0])
+        at += _PAGE
+    return int(data.size)
 
 
 def _scan_table(source: Source, at: int, first_fde: int) -> SFrameTable | None:

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from surefoot.dtypes import Mask, Row
-from surefoot.metadata.rules import FunctionFlag, FunctionIndex, RuleTable
+from surefoot.dtypes import Row
+from surefoot.metadata.rules import FunctionFlag, FunctionIndex, RuleTable, overlap_runs
 from surefoot.metadata.sframe import fitting
 from surefoot.metadata.sframe.constants import HEADER_SIZE, Version
 
@@ -116,59 +116,14 @@ def _by_overlap(rules: RuleTable, why: NDArray[np.int8]) -> None:
     if kept.size < 2:
         return
     order = kept[np.lexsort((index.size[kept], index.start[kept], index.section[kept]))]
-    start, end, section = index.start[order], index.end[order], index.section[order]
-    disputed = np.zeros(order.size, dtype=np.bool_)
-    twin = np.zeros(order.size, dtype=np.bool_)
-    heads = np.append(True, section[1:] != section[:-1])
-    for low, high in zip(np.flatnonzero(heads), np.append(np.flatnonzero(heads)[1:], order.size), strict=True):
-        part = slice(int(low), int(high))
-        _settle(rules, order[part], start[part], end[part], disputed[part], twin[part])
-    why[order[disputed]] = fitting.DISPUTED
-    why[order[twin & ~disputed]] = fitting.DUPLICATE
-
-
-def _settle(
-    rules: RuleTable, order: Row, start: NDArray[np.uint64], end: NDArray[np.uint64], disputed: Mask, twin: Mask
-) -> None:
-    """Mark overlaps among functions of one section, sorted by start and size; the masks are written to."""
-    if order.size < 2:
-        return
-    reach = np.maximum.accumulate(end)
-    hits = np.flatnonzero(start[1:] < reach[:-1]) + 1
-    for k in _runs(hits):
-        members = order[k]
-        same = all(_equal(rules, int(members[0]), int(other)) for other in members[1:].tolist())
-        if same:
-            twin[k[1:]] = True
-        else:
-            disputed[k] = True
-
-
-def _runs(hits: Row) -> list[Row]:
-    """Give runs of functions that overlap their predecessors, each with the function it starts from."""
-    if not hits.size:
-        return []
-    cuts = np.flatnonzero(np.append(True, np.diff(hits) != 1))
-    ends = np.append(cuts[1:], hits.size)
-    return [np.arange(int(hits[a]) - 1, int(hits[b - 1]) + 1) for a, b in zip(cuts, ends, strict=True)]
-
-
-def _equal(rules: RuleTable, a: int, b: int) -> bool:
-    """Whether two functions have the same extent, flags and rows."""
-    index = rules.functions
-    for name in ("start", "size", "row_count", "flags", "rep_size"):
-        column = getattr(index, name)
-        if column[a] != column[b]:
-            return False
-    count = int(index.row_count[a])
-    one, two = (slice(int(index.first_row[f]), int(index.first_row[f]) + count) for f in (a, b))
-    names = ("start", "cfa_base", "cfa_off", "fp_rule", "fp_off", "ra_rule", "ra_off", "ra_signed")
-    if not all(np.array_equal(getattr(rules, name)[one], getattr(rules, name)[two]) for name in names):
-        return False
-    if not np.array_equal(rules.side[one] < 0, rules.side[two] < 0):
-        return False
-    has = rules.side[one] >= 0
-    return bool(np.array_equal(rules.side_rules[rules.side[one][has]], rules.side_rules[rules.side[two][has]]))
+    section = index.section[order]
+    cuts = np.flatnonzero(np.append(np.True_, section[1:] != section[:-1]))
+    for low, high in zip(cuts.tolist(), [*cuts[1:].tolist(), order.size], strict=True):
+        part = order[low:high]
+        for run in overlap_runs(index.start[part], index.end[part]):
+            members = part[run]
+            is_same = rules.same_functions(members)
+            why[members[1:] if is_same else members] = fitting.DUPLICATE if is_same else fitting.DISPUTED
 
 
 def _choose(rules: RuleTable, kept: Row) -> RuleTable:
