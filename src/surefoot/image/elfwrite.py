@@ -82,6 +82,12 @@ def _up(value: int, align: int) -> int:
     return -(-value // align) * align
 
 
+def _kept_segments(elf: AnyElf) -> NDArray[np.void]:
+    """Give the program headers that stay: all but an old PT_GNU_SFRAME."""
+    kept: NDArray[np.void] = elf.segments[elf.segments["type"] != PT_GNU_SFRAME]
+    return kept
+
+
 def _layout(elf: AnyElf) -> _Layout:
     """Choose the places in a linked image: behind its last byte and behind its last segment."""
     loads = elf.segments[elf.segments["type"] == _PT_LOAD]
@@ -93,7 +99,7 @@ def _layout(elf: AnyElf) -> _Layout:
     shift = int(loads["paddr"][last]) - int(loads["vaddr"][last])
     phoff = _up(elf.data.size, _ALIGN)
     vaddr = _up(end, _SEGMENT_ALIGN) + phoff % _SEGMENT_ALIGN
-    table = (len(elf.segments) + 2) * PHDR.itemsize
+    table = (len(_kept_segments(elf)) + 2) * PHDR.itemsize
     if vaddr + table >= 2**64:
         raise Unsupported("has no room for a segment behind its last one", file=elf.name)
     return _Layout(phoff, _up(phoff + table, _ALIGN), vaddr, (vaddr + shift) % 2**64)
@@ -197,7 +203,7 @@ def _add_linked(elf: AnyElf, content: bytes) -> Addition:
     """Add the section to an executable, shared object or kernel."""
     layout = _layout(elf)
     writer = _Writer(elf)
-    segments = elf.segments[elf.segments["type"] != PT_GNU_SFRAME]
+    segments = _kept_segments(elf)
     table = np.append(segments, np.zeros(2, dtype=segments.dtype))
     size = layout.offset - layout.phoff + len(content)
     load, mark = table[-2:-1], table[-1:]
