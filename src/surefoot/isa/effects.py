@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from surefoot.dtypes import Code, Insn, Mask, Off, Row
 from surefoot.isa.fields import add_immediate, field, rd, rn, signed_field
-from surefoot.isa.tables import Access, Exact, Offset, decoder, properties
+from surefoot.isa.registers import FIELDS, named_registers
+from surefoot.isa.tables import Exact, Offset, decoder, properties
 
 __all__ = [
     "ALL_REGISTERS",
@@ -49,8 +50,6 @@ NO_REG: Final = 255
 ALL_REGISTERS: Final = 0xFFFF_FFFF
 """`writes` of a word that may do anything."""
 _TRACKED: Final = 0xE000_0000
-_FIELDS: Final = (0, 5, 10, 16)
-"""Lowest bits of the four register fields, in the order of the tables."""
 _CHUNK: Final = 1 << 18
 """Words classified at a time, so that intermediate arrays stay in the cache."""
 
@@ -154,7 +153,7 @@ class Effects:
 
     Attributes:
         flow: uint8, Flow.
-        target_reg: uint8, register of RETURN, JUMP_REG and CALL_REG; else NO_REG.
+        target_reg: uint8, register of RETURN, JUMP_REG and CALL_REG; else, and for the zero register, NO_REG.
         sp: uint8, SpEffect.
         sp_imm: int64 bytes, for ADD and FROM_FP; else 0.
         fp: uint8, FpEffect.
@@ -253,36 +252,6 @@ def _blank(count: int) -> Effects:
     )
 
 
-def _masks() -> NDArray[np.uint32]:
-    """(5 * 32,) uint32: the registers that a field names, by Access * 32 + its value."""
-    table = np.zeros((len(Access), 32), dtype=np.uint64)
-    one = np.uint64(1) << np.arange(32, dtype=np.uint64)
-    general = np.uint64(0x7FFF_FFFF)
-    table[Access.ZR] = one & general
-    table[Access.SP] = one
-    table[Access.PAIR] = (one | (one << np.uint64(1))) & general
-    table[Access.EIGHT] = (one * np.uint64(0xFF)) & general
-    return table.astype(np.uint32).reshape(-1)
-
-
-_MASKS: Final = _masks()
-
-
-def _registers(
-    words: Insn, form: NDArray[np.uint16], access: tuple[Code, ...], fixed: NDArray[np.uint32]
-) -> NDArray[np.uint32]:
-    """Give the mask of the registers that the fields of each word name: (n,) uint32."""
-    found = fixed[form]
-    low = (access[0][form].astype(np.uint32) << np.uint32(5)) | (words & np.uint32(31))
-    found |= _MASKS[low]
-    for column, lsb in zip(access[1:], _FIELDS[1:], strict=True):
-        at = np.flatnonzero(column[form])
-        if at.size:
-            kind = column[form[at]].astype(np.uint32) << np.uint32(5)
-            found[at] |= _MASKS[kind | field(words[at], lsb, 5)]
-    return found
-
-
 def register_reads(words: Insn) -> NDArray[np.uint32]:
     """Give the general registers that each word may read.
 
@@ -296,7 +265,7 @@ def register_reads(words: Insn) -> NDArray[np.uint32]:
     """
     table = properties()
     form = decoder().decode(words)
-    found = _registers(words, form, table.read, table.read_fixed)
+    found = named_registers(words, form, table.read, table.read_fixed)
     found[table.flow[form] == Flow.UNDEFINED] = ALL_REGISTERS
     return found
 
@@ -306,7 +275,7 @@ def _classify(words: Insn, out: Effects) -> None:
     table = properties()
     form = decoder().decode(words)
     out.flow[:] = table.flow[form]
-    out.writes[:] = _registers(words, form, table.write, table.write_fixed)
+    out.writes[:] = named_registers(words, form, table.write, table.write_fixed)
     out.is_bti[:] = table.bti[form]
     out.pauth_key[:] = table.key[form]
     touched = np.flatnonzero(out.writes & np.uint32(_TRACKED))
@@ -318,7 +287,9 @@ def _classify(words: Insn, out: Effects) -> None:
     indirect = np.flatnonzero(_INDIRECT[out.flow])
     if indirect.size:
         number = form[indirect]
-        out.target_reg[indirect] = np.where(table.target_x30[number], LR, rn(words[indirect]))
+        named = rn(words[indirect])
+        named[named == 31] = NO_REG
+        out.target_reg[indirect] = np.where(table.target_x30[number], np.uint8(LR), named)
     unknown = np.flatnonzero(out.flow == Flow.UNDEFINED)
     if unknown.size:
         _anything(unknown, out)
@@ -426,7 +397,7 @@ def _write_back(words: Insn, form: NDArray[np.uint16], at: Row, offset: Off, out
     moved = np.zeros(at.shape, dtype=np.bool_)
     for place in (0, 2, 3):
         general = (table.write[place][number] > 0) | (table.read[place][number] > 0)
-        moved |= general & (field(words[at], _FIELDS[place], 5) == FP)
+        moved |= general & (field(words[at], FIELDS[place], 5) == FP)
     hit = constant & (base == FP) & ~moved
     out.fp[at[hit]], out.fp_imm[at[hit]] = FpEffect.ADD, offset[hit]
 
@@ -464,7 +435,11 @@ def _stores(words: Insn, form: NDArray[np.uint16], at: Row, out: Effects) -> Non
     table = properties()
     some, number = words[at], form[at]
     base = np.where(table.base[number] == 0, rd(some), rn(some))
-    vector = table.base[number] == NO_REG
+    # An address may also be built with x29 as its index: that is a store near x29, unless the base is SP.
+    index = (table.offset[number] == Offset.UNKNOWN) & (table.base[number] != 0) & (table.read[3][number] > 0)
+    index &= (field(some, 16, 5) == FP) & (table.write_back[number] == 0)
+    vector = (table.base[number] == NO_REG) & ~index
+    base = np.where(index & ((base != SP) | (table.base[number] == NO_REG)), np.uint8(FP), base)
     out.store_base[at] = np.where(vector, np.uint8(NO_REG), base)
     out.store[at] = np.where(vector, np.uint8(Store.ELSEWHERE), _STORE[base])
     unknown = (table.offset[number] == Offset.UNKNOWN) | (table.size[number] == 0)

@@ -141,8 +141,8 @@ x 1110101 11x xxxxxx 0 xxxxxxxxx xxxxx        cond rd
 1101011 0010 11111 000010 11111 xxxxx         ret r30 rsp rd ka pc      # RETAASPPCR
 1101011 0010 11111 000011 11111 xxxxx         ret r30 rsp rd kb pc      # RETABSPPCR
 1101011 0100 11111 000000 11111 00000         eret              # ERET
-1101011 0100 11111 000010 11111 11111         eret ka           # ERETAA
-1101011 0100 11111 000011 11111 11111         eret kb           # ERETAB
+1101011 0100 11111 000010 11111 11111         eret ka rsp       # ERETAA
+1101011 0100 11111 000011 11111 11111         eret kb rsp       # ERETAB
 1101011 0101 11111 000000 11111 00000         eret              # DRPS
 """
 

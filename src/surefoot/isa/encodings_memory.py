@@ -36,9 +36,9 @@ _EXCLUSIVE: Final = """
 
 _EXCLUSIVE_BY_SIZE: Final = """
 SZ 001000 000 xxxxx x 11111 xxxxx xxxxx       ws rd rN st size=BYTES    # STXR, STLXR
-SZ 001000 010 11111 x 11111 xxxxx xxxxx       wd rN                     # LDXR, LDAXR
-SZ 001000 100 11111 x 11111 xxxxx xxxxx       rd rN st size=BYTES       # STLR, STLLR
-SZ 001000 110 11111 x 11111 xxxxx xxxxx       wd rN                     # LDAR, LDLAR
+SW 001000 010 11111 x 11111 xxxxx xxxxx       wd rN                     # LDXR, LDAXR
+SW 001000 100 11111 x 11111 xxxxx xxxxx       rd rN st size=BYTES       # STLR, STLLR
+SW 001000 110 11111 x 11111 xxxxx xxxxx       wd rN                     # LDAR, LDLAR
 SZ 001000 1x1 xxxxx x 11111 xxxxx xxxxx       ws rm rd rN st size=BYTES # CAS
 """
 
@@ -68,8 +68,8 @@ _ORDERED: Final = """
 """
 
 _ORDERED_BY_SIZE: Final = """
-SZ 011001 000 xxxxxxxxx 00 xxxxx xxxxx        rd rN st s9 size=BYTES    # STLUR
-SZ 011001 010 xxxxxxxxx 00 xxxxx xxxxx        wd rN                     # LDAPUR
+SW 011001 000 xxxxxxxxx 00 xxxxx xxxxx        rd rN st s9 size=BYTES    # STLUR
+SW 011001 010 xxxxxxxxx 00 xxxxx xxxxx        wd rN                     # LDAPUR
 SZ 011101 000 xxxxxxxxx 10 xxxxx xxxxx        rN st s9 size=BYTES       # STLUR (SIMD)
 SZ 011101 010 xxxxxxxxx 10 xxxxx xxxxx        rN                        # LDAPUR (SIMD)
 """
@@ -148,17 +148,23 @@ _ATOMIC: Final = """
 _ATOMIC_BY_SIZE: Final = """
 SZ 111000 xx1 xxxxx 0 xxx 00 xxxxx xxxxx      wd rm rN st size=BYTES    # LDADD, LDCLR, LDEOR, LDSET, LDSMAX, ...
 SZ 111000 xx1 xxxxx 1 000 00 xxxxx xxxxx      wd rm rN st size=BYTES    # SWP
-SZ 111000 101 11111 1 100 00 xxxxx xxxxx      wd rN                     # LDAPR
-SZ 111100 xx1 xxxxx 0 000 00 xxxxx xxxxx      rN st size=BYTES          # LDFADD
-SZ 111100 xx1 xxxxx 0 1xx 00 xxxxx xxxxx      rN st size=BYTES          # LDFMAX, LDFMIN, LDFMAXNM, LDFMINNM
-SZ 111100 0x1 xxxxx 1 000 00 xxxxx 11111      rN st size=BYTES          # STFADD
-SZ 111100 0x1 xxxxx 1 1xx 00 xxxxx 11111      rN st size=BYTES          # STFMAX, ...
+SW 111000 101 11111 1 100 00 xxxxx xxxxx      wd rN                     # LDAPR
+SH 111100 xx1 xxxxx 0 000 00 xxxxx xxxxx      rN st size=BYTES          # LDFADD
+SH 111100 xx1 xxxxx 0 1xx 00 xxxxx xxxxx      rN st size=BYTES          # LDFMAX, LDFMIN, LDFMAXNM, LDFMINNM
+SH 111100 0x1 xxxxx 1 000 00 xxxxx 11111      rN st size=BYTES          # STFADD
+SH 111100 0x1 xxxxx 1 1xx 00 xxxxx 11111      rN st size=BYTES          # STFMAX, ...
 """
 
 
 def _by_size(table: str) -> str:
-    """Write each line of a table once for each value of the size field."""
-    return "".join(table.replace("SZ", bits).replace("BYTES", str(n)) for bits, n in _SIZES)
+    """Write each line of a table once for each size: SZ for all, SW for those below 64 bits, SH for those above 8."""
+    return "".join(
+        line.replace(mark, bits).replace("BYTES", str(count)) + "\n"
+        for line in table.splitlines()
+        for mark, sizes in (("SZ", _SIZES), ("SW", _SIZES[:3]), ("SH", _SIZES[1:]))
+        if line.startswith(mark)
+        for bits, count in sizes
+    )
 
 
 def _single() -> Iterator[str]:
