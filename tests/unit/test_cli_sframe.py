@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import json_schema
 import sframe_builder as make
 from sframe_builder import Fde, Fre
 from surefoot.cli.main import run
@@ -25,6 +26,7 @@ def as_json(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) ->
     assert run(["sframe", *words, "--json"]) == status
     value: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert value["schema"] == f"surefoot.sframe-{words[0]}/1"
+    assert json_schema.findings(json_schema.load(f"sframe-{words[0]}-1.json"), value) == []
     return value
 
 

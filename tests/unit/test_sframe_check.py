@@ -17,6 +17,7 @@ from surefoot.errors import InputError
 from surefoot.metadata import sframe
 from surefoot.metadata.rules import RuleTable
 from surefoot.metadata.sframe import CATALOGUE, Extents, Severity
+from surefoot.metadata.sframe.fitting import LEFT_OUT
 
 CASES = [(code, case) for code, cases in sframe_corpus.CORPUS.items() for case in cases]
 COMPARED = {code for code in CATALOGUE if code.startswith("sframe-cfi-")} | {
@@ -127,3 +128,11 @@ def test_comparison_with_the_cfi_names_every_difference() -> None:
     ]
     assert "SFrame says cfa=sp+32 fp=[cfa-32] ra=[cfa-24], CFI says cfa=sp+0 fp=fp ra=lr" in findings[0].message
     assert result.bytes_equal == 12
+
+
+def test_the_page_lists_every_code_and_every_reason() -> None:
+    """docs/sframe.md is compared with the catalogue, so that neither drifts."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "sframe.md").read_text("utf-8")
+    listed = re.findall(r"^\| `(sframe-[a-z0-9-]+)` \| (\w+) \| (.*) \|$", page, flags=re.MULTILINE)
+    assert listed == [(code, info.severity.name.lower(), info.meaning) for code, info in CATALOGUE.items()]
+    assert all(f"- {reason}" in page for reason in LEFT_OUT)
