@@ -39,6 +39,9 @@ class Entry(NamedTuple):
 COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
     {
         "stack": Entry("surefoot.cli.stack", "Trace every task of a dump and say which traces are certain."),
+        "audit": Entry(
+            "surefoot.cli.audit", "Prove the unwind metadata of an image against its code, and say what to repair."
+        ),
         "sframe": Entry("surefoot.cli.sframe", "Read, check, convert and compare SFrame unwind metadata."),
         "vm": Entry("surefoot.cli.vm", "Run real arm64 kernels in QEMU: fetch or build, boot, trace, dump."),
         "demo": Entry("surefoot.cli.demo", "Boot a real kernel, dump it, and trace every task of the dump."),

@@ -1,0 +1,134 @@
+"""Layer 8: the instructions around a finding, with the row that holds at each.
+
+capstone prints them; no decision rests on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from surefoot.audit.findings import Finding
+from surefoot.audit.subject import Subject
+from surefoot.audit.textmap import Cover
+from surefoot.audit.words import row_words
+from surefoot.isa.branches import branch_target, is_immediate_branch
+
+if TYPE_CHECKING:
+    from surefoot.metadata.rules import RuleTable
+
+__all__ = ["CodeLine", "Disassembly"]
+
+_BEFORE: Final = 2
+_BEHIND: Final = 3
+_NEAR: Final = 12
+"""Instructions between edge and target up to which they are shown as one piece."""
+_BRANCH: Final = ("b", "bl", "cbz", "cbnz", "tbz", "tbnz")
+
+
+@dataclass(frozen=True, slots=True)
+class CodeLine:
+    """One instruction as it is printed.
+
+    Attributes:
+        address: of the instruction; 0 for a gap between two pieces.
+        offset: bytes into its function.
+        text: mnemonic and operands, branch targets by name.
+        row: what the row in force claims, empty where none speaks of it or it says what the line above says.
+        verdict: "proven", "refuted", "unproven", "no_metadata" or empty.
+        mark: ">" the instruction of the finding, "e" the one that leads there, else empty.
+    """
+
+    address: int
+    offset: int
+    text: str
+    row: str
+    verdict: str
+    mark: str
+
+
+class Disassembly:
+    """Prints code of one image."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+
+    @cached_property
+    def _engine(self) -> Any:
+        import capstone
+
+        return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
+
+    def around(self, finding: Finding) -> tuple[CodeLine, ...]:
+        """Give the lines around a finding, and around the instruction that leads to it if that is elsewhere."""
+        where, edge = finding.address, finding.edge
+        if not where:
+            return ()
+        if not edge:
+            return self._piece(where - 4 * _BEFORE, where + 4 * _BEHIND, where, 0)
+        low, high = min(where, edge), max(where, edge)
+        if high - low <= 4 * _NEAR:
+            return self._piece(low - 4 * _BEFORE, high + 4 * _BEHIND, where, edge)
+        first = self._piece(low - 4 * _BEFORE, low + 4, where, edge)
+        gap = (CodeLine(0, 0, "", "", "", ""),)
+        return first + gap + self._piece(high - 4, high + 4 * _BEHIND, where, edge)
+
+    def _piece(self, low: int, high: int, where: int, edge: int) -> tuple[CodeLine, ...]:
+        """Give the lines of [low, high), cut at the function's ends."""
+        subject = self._subject
+        anchor = np.array([where], dtype=np.uint64)
+        row = int(subject.range_at(anchor)[0])
+        start = int(subject.ranges.start[row]) if row >= 0 else where
+        if row >= 0:
+            end = int(subject.ranges.end[row])
+            if start <= low < end or start <= high <= end:
+                low, high = max(low, start), min(high, end)
+        addrs = np.arange(max(low, 0), high, 4, dtype=np.uint64)
+        words, known = subject.map.word_at(addrs)
+        targets = np.where(is_immediate_branch(words), branch_target(words, addrs), np.uint64(0))
+        claims = self._claims(addrs)
+        cover = subject.map.cover[np.maximum(subject.map.index(addrs), 0)]
+        lines, above = [], ""
+        for k in np.flatnonzero(known).tolist():
+            addr = int(addrs[k])
+            mark = ">" if addr == where else "e" if addr == edge else ""
+            text = self._text(addr, int(words[k]), int(targets[k]))
+            claim = claims[k]
+            verdict = Cover(int(cover[k])).name.lower() if cover[k] <= Cover.PROVEN else ""
+            lines.append(CodeLine(addr, addr - start, text, "" if claim == above else claim, verdict, mark))
+            above = claim
+        return tuple(lines)
+
+    def _claims(self, addrs: np.ndarray[Any, np.dtype[np.uint64]]) -> list[str]:
+        """Say what the row at each address claims."""
+        if self._subject.proof is None:
+            return [""] * addrs.size
+        rules: RuleTable = self._subject.proof.rules
+        rows = rules.lookup(addrs, np.zeros(addrs.size, dtype=np.bool_))
+        return [row_words(rules, row) if row >= 0 else "" for row in rows.tolist()]
+
+    def _text(self, addr: int, word: int, target: int) -> str:
+        """Print one instruction; branches name where they go."""
+        for _, _, mnemonic, operands in self._engine.disasm_lite(word.to_bytes(4, "little"), addr):
+            if target and (mnemonic in _BRANCH or mnemonic.startswith("b.")):
+                head, _, _ = operands.rpartition("#")
+                return f"{mnemonic} {head}{self._goal(addr, target)}"
+            return f"{mnemonic} {operands}".rstrip()
+        return f".word {word:#010x}"
+
+    def _goal(self, addr: int, target: int) -> str:
+        """Name a branch target: +0x40 inside the function, else symbol or symbol+offset."""
+        subject = self._subject
+        if target in subject.outside:
+            return subject.outside[target]
+        rows = subject.range_at(np.array([addr, target], dtype=np.uint64))
+        if int(rows[1]) < 0:
+            return f"{target:#x}"
+        start = int(subject.ranges.start[int(rows[1])])
+        if rows[0] == rows[1]:
+            return f"+{target - start:#x}"
+        name = subject.ranges.names[int(rows[1])]
+        return name if target == start else f"{name}+{target - start:#x}"
