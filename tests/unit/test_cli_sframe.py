@@ -220,7 +220,7 @@ def test_stat_counts(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["dump", "/no/such/file"], "cannot be read"),
         (["dump", __file__], "neither an ELF file nor an SFrame section"),
-        (["dump", IMAGE, "--section", ".nothing"], "has no section .nothing"),
+        (["dump", IMAGE, "--section", ".nothing"], "aarch64.elf: has no section .nothing"),
         (["check", IMAGE, "--section", ".nothing"], "has no section .nothing"),
         (["convert", str(GOLDEN / "v3" / "amd64.o"), "--from", "cfi", "-o", "/dev/null"], "arm64 only"),
     ],

@@ -158,8 +158,9 @@ class Input:
         Raises:
             InputError: damaged.
         """
+        content, relocations = self.content, self.relocations
         try:
-            return sframe.decode(self.content, section_addr=self.address, relocations=self.relocations)
+            return sframe.decode(content, section_addr=self.address, relocations=relocations)
         except InputError as error:
             hint = "`surefoot sframe check` says everything that is wrong with it."
             error.hint = error.hint or hint
