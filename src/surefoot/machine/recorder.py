@@ -1,0 +1,315 @@
+"""Layer 7: boundaries: what a walk that began before each instruction would start from, and what it should find.
+
+The machine runs once; before an instruction is executed its registers, the used part of its stacks and the lists of
+rewritten return addresses are copied. Tens of thousands of such boundaries are then walked together.
+
+Invariant: a boundary holds exactly what `Machine.instant` gives for the running task at that instruction, less the
+parts of stacks below the stack pointer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surefoot.dtypes import Addr, Mask, Row
+from surefoot.machine.board import Board, Stop
+from surefoot.machine.ground_truth import Chains, Truth
+from surefoot.machine.loader import KernelFile
+from surefoot.machine.target import Entry, Machine, join_books, read_fgraph, read_kretprobes
+from surefoot.unwind.code import CodeMap
+from surefoot.unwind.state import STACK_KINDS, Layout, StackKind, Stacks, Start, Tasks
+
+__all__ = ["Boundaries", "Recorder", "record", "start_machine"]
+
+_USER_END: Final = 1 << 63
+_NOTHING: Final[tuple[list[Entry], bool]] = ([], False)
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """A batch of boundaries, ready to be walked; n of them.
+
+    Attributes:
+        tasks: one per boundary, all of them caught in the kernel.
+        stacks: the used parts of their stacks.
+        layout: structure offsets.
+        code: the kernel's code while they were recorded.
+        chain: (n,) int64, the true chain of each, without its own pc.
+        count: (n,) int64, instructions executed before each.
+        chains: what the numbers in `chain` mean.
+    """
+
+    tasks: Tasks
+    stacks: Stacks
+    layout: Layout
+    code: CodeMap
+    chain: Row
+    count: Row
+    chains: Chains
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def expected(self) -> tuple[Row, Addr, Mask]:
+        """Give what complete traces show.
+
+        Returns:
+            (n + 1,) first, (m,) addresses and (m,) whether each is exact: the frames of boundary i are
+            first[i]:first[i + 1], innermost first.
+        """
+        distinct, inverse = np.unique(self.chain, return_inverse=True)
+        entries = [self.chains.entries(chain) for chain in distinct.tolist()]
+        size = np.array([len(found) for found in entries], dtype=np.int64)
+        start = np.cumsum(size) - size
+        addr = np.array([addr for found in entries for addr, _ in found], dtype=np.uint64)
+        exact = np.array([exact for found in entries for _, exact in found], dtype=np.bool_)
+        count = size[inverse]
+        first = np.zeros(len(self) + 1, dtype=np.int64)
+        np.cumsum(count + 1, out=first[1:])
+        own = first[:-1]
+        pick = np.repeat(start[inverse] - np.cumsum(count) + count, count) + np.arange(int(count.sum()))
+        rest = np.ones(int(first[-1]), dtype=np.bool_)
+        rest[own] = False
+        addrs = np.zeros(rest.size, dtype=np.uint64)
+        flags = np.ones(rest.size, dtype=np.bool_)
+        addrs[own], addrs[rest], flags[rest] = self.tasks.pc, addr[pick], exact[pick]
+        return first, addrs, flags
+
+
+def _switch_to_irq_stack(kernel: KernelFile) -> int:
+    """Give the address of the instruction of call_on_irq_stack that leaves the task's stack: MOV SP, Xn."""
+    low, high = kernel.span("call_on_irq_stack")
+    words = np.frombuffer(kernel.read(low, high - low), dtype="<u4")
+    return low + 4 * int(np.flatnonzero(words & 0xFFFF_FC1F == 0x9100_001F)[0])
+
+
+class _Columns:
+    """A batch while it grows."""
+
+    def __init__(self) -> None:
+        self.registers: list[tuple[int, int, int, int]] = []
+        self.chain: list[int] = []
+        self.count: list[int] = []
+        self.slot: list[int] = []
+        self.task_words: list[bytes] = []
+        self.irq_words: list[bytes] = []
+        self.fgraph: list[tuple[list[Entry], bool]] = []
+        self.kretprobe: list[tuple[list[Entry], bool]] = []
+
+
+class Recorder:
+    """An observer of the board that keeps the truth and records boundaries.
+
+    Attributes:
+        truth: the shadow stacks.
+        addresses: every kernel address at which a boundary was recorded.
+    """
+
+    def __init__(self, kernel: KernelFile, *, distinct: bool = True, every: int = 1) -> None:
+        """Prepare for a run; nothing is recorded before `start`.
+
+        Args:
+            kernel: what runs.
+            distinct: record each (address, chain) once only.
+            every: of these, record one in so many.
+        """
+        self.truth = Truth(kernel)
+        self.addresses: set[int] = set()
+        self._kernel = kernel
+        self._distinct = distinct
+        self._every = every
+        self._turn = 0
+        self._limit = 0
+        self._seen: set[tuple[int, int]] = set()
+        self._board: Board | None = None
+        self._columns = _Columns()
+        self._task_sp = 0
+        self._irq_switch = _switch_to_irq_stack(kernel)
+        self._tracing = False
+        self._area, self._size = kernel["stack_area"], kernel["thread_size"]
+        self._stride, self._irq = kernel["stack_slot"], kernel["irq_stack"]
+        self._irq_end = self._irq + kernel["irq_stack_size"]
+        self._task_of_slot = {
+            0: kernel.symbol("init_task"),
+            **{i + 1: kernel.symbol("tasks") + i * kernel["task_size"] for i in range(kernel["nr_tasks"])},
+        }
+
+    def attach(self, board: Board) -> None:
+        """Name the board that is observed."""
+        self._board = board
+        self.truth.attach(board)
+
+    def start(self, *, limit: int, tracing: bool) -> None:
+        """Record from here on; the run is stopped when a batch is full.
+
+        Args:
+            limit: boundaries in one batch.
+            tracing: return addresses may be rewritten: read the tasks' lists.
+        """
+        self._limit, self._tracing = limit, tracing
+
+    def step(self, addr: int) -> None:
+        """Hear that the instruction at `addr` is next."""
+        truth = self.truth
+        truth.step(addr)
+        if addr == self._irq_switch and self._board is not None:
+            self._task_sp = self._board.sp()
+        if not self._limit or addr < _USER_END:
+            return
+        truth.refresh()
+        if self._distinct:
+            key = (addr, truth.chain)
+            if key in self._seen:
+                return
+            self._seen.add(key)
+        self._turn += 1
+        if self._turn >= self._every:
+            self._turn = 0
+            self._record(addr)
+
+    def exception(self, pc: int, *, user: bool, sync: bool) -> None:
+        """Hear that an exception is being taken."""
+        self.truth.exception(pc, user=user, sync=sync)
+
+    def _record(self, addr: int) -> None:
+        """Copy what a walk from here needs."""
+        board, columns, truth = self._board, self._columns, self.truth
+        if board is None:
+            return
+        state = board.walk_registers()
+        sp, slot = state[0], truth.slot
+        irq = b""
+        if self._irq < sp <= self._irq_end:
+            irq = board.read(sp & ~7, self._irq_end - (sp & ~7))
+            sp = self._task_sp
+        top = self._area + slot * self._stride + self._size
+        inside = top - self._size < sp <= top
+        columns.registers.append((addr, *state))
+        columns.chain.append(truth.chain)
+        columns.count.append(board.count)
+        columns.slot.append(slot)
+        columns.task_words.append(board.read(sp & ~7, top - (sp & ~7)) if inside and sp < top else b"")
+        columns.irq_words.append(irq)
+        self._record_books(board, slot)
+        self.addresses.add(addr)
+        if len(columns.chain) >= self._limit:
+            board.ask_stop()
+
+    def _record_books(self, board: Board, slot: int) -> None:
+        """Copy the running task's lists of rewritten return addresses."""
+        columns, kernel = self._columns, self._kernel
+        if not self._tracing:
+            columns.fgraph.append(_NOTHING)
+            columns.kretprobe.append(_NOTHING)
+            return
+        task = self._task_of_slot[slot]
+        top = int.from_bytes(board.read(task + kernel["task_curr_ret_stack"], 4), "little", signed=True)
+        stack = board.read_u64(task + kernel["task_ret_stack"])
+        node = board.read_u64(task + kernel["task_kretprobe_instances"])
+        columns.fgraph.append(read_fgraph(board.read, stack, top, kernel["frame_words"]))
+        columns.kretprobe.append(read_kretprobes(board.read, node))
+
+    def take(self, code: CodeMap) -> Boundaries:
+        """Give what has been recorded since the last call, and forget it.
+
+        Args:
+            code: the kernel's code now.
+        """
+        columns, self._columns = self._columns, _Columns()
+        registers = np.array(columns.registers, dtype=np.uint64).reshape(-1, 4)
+        count = len(columns.chain)
+        slot = np.array(columns.slot, dtype=np.int64)
+        top = np.uint64(self._area + self._size) + slot.astype(np.uint64) * np.uint64(self._stride)
+        stacks, which = self._stacks(columns, top)
+        kernel = self._kernel
+        final = kernel["pt_regs_size"] - kernel["pt_regs_stackframe"]
+        tasks = Tasks(
+            start=np.full(count, Start.REGS, dtype=np.uint8),
+            pc=registers[:, 0].copy(),
+            sp=registers[:, 1].copy(),
+            fp=registers[:, 2].copy(),
+            lr=registers[:, 3].copy(),
+            stacks=which,
+            final_record=top - np.uint64(final),
+            fgraph=join_books(columns.fgraph),
+            kretprobe=join_books(columns.kretprobe),
+        )
+        return Boundaries(
+            tasks=tasks,
+            stacks=stacks,
+            layout=kernel.layout(),
+            code=code,
+            chain=np.array(columns.chain, dtype=np.int64),
+            count=np.array(columns.count, dtype=np.int64),
+            chains=self.truth.chains,
+        )
+
+    def _stacks(self, columns: _Columns, top: Addr) -> tuple[Stacks, NDArray[np.int32]]:
+        """Give all stacks of a batch: a task stack and an interrupt stack per boundary, one overflow stack."""
+        kernel, count = self._kernel, top.size
+        overflow = kernel.symbol("overflow_stack")
+        ends = [(self._irq, self._irq_end), (overflow, overflow + kernel["overflow_stack_size"])]
+        used = [*columns.task_words, *columns.irq_words, b""]
+        size = np.array([len(words) for words in used], dtype=np.int64)
+        high = np.concatenate([top, np.repeat(np.array([end for _, end in ends], dtype=np.uint64), [count, 1])])
+        low = np.concatenate(
+            [top - np.uint64(self._size), np.repeat(np.array([low for low, _ in ends], dtype=np.uint64), [count, 1])]
+        )
+        kind = np.repeat(
+            np.array([StackKind.TASK, StackKind.IRQ, StackKind.OVERFLOW], dtype=np.uint8), [count, count, 1]
+        )
+        words = np.frombuffer(b"".join(used), dtype="<u8").astype(np.uint64)
+        offset = (np.cumsum(size) - size) >> 3
+        which = np.full((count, STACK_KINDS), -1, dtype=np.int32)
+        which[:, StackKind.TASK] = np.arange(count)
+        which[:, StackKind.IRQ] = np.arange(count, 2 * count)
+        which[:, StackKind.OVERFLOW] = 2 * count
+        return Stacks(low, high, kind, high - size.astype(np.uint64), offset, words), which
+
+
+def start_machine(
+    kernel: KernelFile, recorder: Recorder, *, seed: int = 0, tracing: int = 0, settle: int = 40_000
+) -> Machine:
+    """Boot a machine, switch tracing on and let the load begin.
+
+    Args:
+        kernel: what to run.
+        recorder: observes it.
+        seed: of the run.
+        tracing: 1 function graph, 2 kretprobes, 3 both.
+        settle: instructions to run before anything is recorded.
+    """
+    board = Board(kernel, seed=seed, observer=recorder)
+    recorder.attach(board)
+    machine = Machine(board)
+    machine.control("tracing", tracing)
+    board.run(settle)
+    return machine
+
+
+def record(
+    machine: Machine, recorder: Recorder, *, boundaries: int, batch: int, tracing: bool
+) -> Iterator[Boundaries]:
+    """Run the machine and give batches of boundaries until there are enough.
+
+    Args:
+        machine: a machine whose board the recorder observes.
+        recorder: what records.
+        boundaries: how many in all.
+        batch: how many at a time.
+        tracing: return addresses may be rewritten.
+    """
+    left = boundaries
+    code = machine.code()
+    while left > 0:
+        recorder.start(limit=min(batch, left), tracing=tracing)
+        if machine.board.run(1 << 40) is not Stop.ASKED:
+            return
+        found = recorder.take(code)
+        left -= len(found)
+        yield found
