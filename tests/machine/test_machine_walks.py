@@ -1,0 +1,88 @@
+"""The walker on the emulated machine, against what the CPU really did."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from surefoot.dtypes import Mask
+from surefoot.machine.loader import Variant, load_kernel
+from surefoot.machine.recorder import Boundaries, Recorder, record, start_machine
+from surefoot.unwind.reasons import Reason
+from surefoot.unwind.state import Source
+from surefoot.unwind.trace import Traces
+from surefoot.unwind.walker import walk
+
+_EXCUSED = {Reason.ENTRY_CODE, Reason.SWITCHING, Reason.ASSEMBLY, Reason.SP_OUTSIDE}
+
+
+def _exact(batch: Boundaries, traces: Traces) -> Mask:
+    """(n,) bool: which traces are the truth, frame by frame."""
+    first, addr, exact = batch.expected()
+    result = np.diff(first) == np.diff(traces.first)
+    for i in np.flatnonzero(result).tolist():
+        ours = slice(int(traces.first[i]), int(traces.first[i + 1]))
+        true = slice(int(first[i]), int(first[i + 1]))
+        same = np.array_equal(traces.pc[ours], addr[true])
+        result[i] = same and np.array_equal(traces.source[ours] == Source.REGS, exact[true])
+    return np.asarray(result)
+
+
+def _walked(variant: Variant, tracing: int, count: int) -> tuple[Recorder, list[tuple[Boundaries, Traces]]]:
+    kernel = load_kernel(variant)
+    recorder = Recorder(kernel)
+    machine = start_machine(kernel, recorder, tracing=tracing)
+    batches = record(machine, recorder, boundaries=count, batch=10_000, tracing=tracing != 0)
+    return recorder, [(batch, walk(batch.code, batch.stacks, batch.tasks, batch.layout)) for batch in batches]
+
+
+@pytest.mark.parametrize(
+    ("variant", "tracing"),
+    [
+        (Variant.SFRAME, 0),
+        (Variant.CFI, 0),
+        (Variant.SFRAME, 1),
+        (Variant.SFRAME, 2),
+        (Variant.CFI, 3),
+        (Variant.SCS, 0),
+    ],
+)
+def test_reliable_means_complete(variant: Variant, tracing: int) -> None:
+    """Before every instruction of a load, a trace that is called reliable is the truth, frame by frame."""
+    recorder, walked = _walked(variant, tracing, 20_000)
+    reliable = sum(int(np.count_nonzero(traces.reliable)) for _, traces in walked)
+    for batch, traces in walked:
+        assert not np.any(traces.reliable & ~_exact(batch, traces))
+    assert reliable > 2_000
+    assert len(recorder.addresses) > 500
+
+
+def test_ordinary_code_is_never_refused() -> None:
+    """Without tracing, what is refused is entry code, a task switch, or assembly that nobody annotated."""
+    kernel = load_kernel()
+    bare = {kernel.symbol(name) for name in ("asm_sum_bare", "asm_norecord_bare", "asm_trampoline")}
+    _, walked = _walked(Variant.SFRAME, 0, 40_000)
+    for _, traces in walked:
+        for i in np.flatnonzero(~traces.reliable).tolist():
+            reason = Reason(int(traces.reason[i]))
+            frame = int(traces.first[i] + traces.reason_frame[i])
+            functions = traces.function[frame - 1 : frame + 2]
+            starts = set(kernel.functions.start[functions[functions >= 0]].tolist())
+            assert reason in _EXCUSED or starts & bare, (reason, i)
+
+
+def test_a_batch_is_what_single_captures_are() -> None:
+    """A boundary taken while running gives the trace that the stopped machine gives there."""
+    kernel = load_kernel()
+    recorder = Recorder(kernel, every=97)
+    machine = start_machine(kernel, recorder)
+    other = start_machine(kernel, Recorder(kernel))
+    for batch in record(machine, recorder, boundaries=24, batch=1, tracing=False):
+        other.board.run(int(batch.count[0]) - 1 - other.board.count)
+        instant = other.instant(batch.code)
+        (row,) = np.flatnonzero(instant.info.on_cpu).tolist()
+        assert int(instant.tasks.pc[row]) == int(batch.tasks.pc[0])
+        ours = walk(batch.code, batch.stacks, batch.tasks, batch.layout)
+        whole = walk(instant.code, instant.stacks, instant.tasks.take(np.array([row])), instant.layout)
+        assert ours.pc.tolist() == whole.pc.tolist()
+        assert ours.reason.tolist() == whole.reason.tolist()
