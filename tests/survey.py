@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
@@ -108,12 +109,12 @@ def walk_dump(vmcore: Path, vmlinux: Path, modules: Path) -> Walked:
     return Walked(target, capture, *walks)
 
 
-def survey_dump(walked: Walked, own: list[ThreadStack] | None, aliases: dict[int, set[str]]) -> Survey:
+def survey_dump(walked: Walked, own: list[ThreadStack] | None, names: NameBook) -> Survey:
     """Hold one dump's traces against each other, the kernel's own and drgn's."""
     result = Survey(dumps=1, tasks=len(walked.fp))
     _compare_modes(walked, result)
     if own is not None:
-        _compare_proc(walked, own, aliases, result)
+        _compare_proc(walked, own, names, result)
     _compare_drgn(walked, result)
     return result
 
@@ -152,7 +153,7 @@ def _unlisted_text(walked: Walked) -> list[tuple[int, int]]:
     return ranges
 
 
-def _compare_proc(walked: Walked, own: list[ThreadStack], aliases: dict[int, set[str]], result: Survey) -> None:
+def _compare_proc(walked: Walked, own: list[ThreadStack], names: NameBook, result: Survey) -> None:
     """Compare blocked tasks that have not run since their own trace was taken."""
     unlisted = _unlisted_text(walked)
     info, tasks = walked.capture.info, walked.capture.tasks
@@ -173,7 +174,7 @@ def _compare_proc(walked: Walked, own: list[ThreadStack], aliases: dict[int, set
             if not any(low <= int(hybrid.pc[i]) < high for low, high in unlisted)
         ]
         for place, i in enumerate(frames):
-            mine.append(_as_kernel(walked, hybrid, i, aliases, theirs[place] if place < len(theirs) else ""))
+            mine.append(_as_kernel(walked, hybrid, i, names, theirs[place] if place < len(theirs) else ""))
         if mine == theirs:
             result.proc_equal += 1
             continue
@@ -184,17 +185,20 @@ def _compare_proc(walked: Walked, own: list[ThreadStack], aliases: dict[int, set
             result.proc_unexplained.append(f"{walked.label(row)}: ours {mine}, kernel {theirs}")
 
 
-def _as_kernel(walked: Walked, traces: Traces, frame: int, aliases: dict[int, set[str]], theirs: str) -> str:
-    """Write a frame as %pB does; where the kernel chose another name of the same address, use that."""
-    index = int(traces.function[frame])
+def _as_kernel(walked: Walked, traces: Traces, frame: int, names: NameBook, theirs: str) -> str:
+    """Write a frame as the kernel did, if what it wrote is the same address; else by our own name.
+
+    The kernel may choose another name of the same address, and %pB looks one byte back even for an interrupted pc,
+    so that one at the very start of a function is printed as the end of the function before.
+    """
+    pc, index = int(traces.pc[frame]), int(traces.function[frame])
+    symbol, _, offset = theirs.rpartition("+")
+    if symbol and any(pc - walked.target.bias == addr + int(offset, 16) for addr in names.addresses(symbol)):
+        return theirs
     if index < 0:
-        return hex(int(traces.pc[frame]))
+        return hex(pc)
     start = int(walked.capture.code.functions.start[index])
-    text = f"+{int(traces.pc[frame]) - start:#x}"
-    name = theirs.rsplit("+", 1)[0]
-    if name in aliases.get(start - walked.target.bias, ()):
-        return name + text
-    return walked.capture.code.functions.names[index] + text
+    return f"{walked.capture.code.functions.names[index]}+{pc - start:#x}"
 
 
 def _explain_proc(walked: Walked, row: int, mine: list[str], theirs: list[str]) -> str:
@@ -261,15 +265,18 @@ def _judge_drgn(walked: Walked, row: int, shown: set[int], pcs: list[tuple[int, 
             result.drgn_explained["hybrid shows a frame that drgn leaves out"] += 1
 
 
-def alias_names(vmlinux: Path) -> dict[int, set[str]]:
-    """Give all names of every address of the image that has more than one."""
-    symbols = open_image(vmlinux).symbols
-    addrs, counts = np.unique(symbols.addr, return_counts=True)
-    several = set(addrs[counts > 1].tolist())
-    names: dict[int, set[str]] = {}
-    for i in np.flatnonzero(np.isin(symbols.addr, list(several))).tolist():
-        names.setdefault(int(symbols.addr[i]), set()).add(symbols.name(i))
-    return names
+class NameBook:
+    """Link addresses by name, looked up once each."""
+
+    def __init__(self, vmlinux: Path) -> None:
+        self._symbols = open_image(vmlinux).symbols
+        self._known: dict[str, list[int]] = {}
+
+    def addresses(self, name: str) -> list[int]:
+        """Give the addresses of all symbols of this name."""
+        if name not in self._known:
+            self._known[name] = self._symbols.addr[self._symbols.find(name)].tolist()
+        return self._known[name]
 
 
 def set_tracing(machine: machines.Machine, setting: str) -> None:
@@ -283,7 +290,7 @@ def set_tracing(machine: machines.Machine, setting: str) -> None:
 def survey_guest(machine: machines.Machine, dumps: int, seed: int, folder: Path) -> dict[str, Survey]:
     """Take dumps at arbitrary instants and survey each; figures by tracing setting."""
     rng = random.Random(seed)
-    aliases = alias_names(machine.kernel.vmlinux)
+    names = NameBook(machine.kernel.vmlinux)
     results = {setting: Survey() for setting in SETTINGS}
     per_setting = -(-dumps // len(SETTINGS))
     for number in range(dumps):
@@ -291,11 +298,12 @@ def survey_guest(machine: machines.Machine, dumps: int, seed: int, folder: Path)
         if number % per_setting == 0:
             set_tracing(machine, setting)
         time.sleep(rng.uniform(0.0, 1.5))
+        sys.stderr.write(f"dump {number + 1} of {dumps}, {setting}\n")
         vmcore = folder / f"survey-{number}.vmcore"
         dump = machine.dump(vmcore, stacks=True)
         try:
             walked = walk_dump(vmcore, machine.kernel.vmlinux, machine.kernel.debug_modules)
-            results[setting].add(survey_dump(walked, dump.stacks, aliases))
+            results[setting].add(survey_dump(walked, dump.stacks, names))
         finally:
             vmcore.unlink(missing_ok=True)
     set_tracing(machine, "plain")
@@ -318,7 +326,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     kernel = kernels.find() if kernels.installed() else kernels.fetch()
-    machine = machines.boot(kernel, name="survey")
+    machine = machines.boot(kernel, name=f"survey-{os.getpid()}")
     try:
         with tempfile.TemporaryDirectory() as folder:
             results = survey_guest(machine, arguments.dumps, arguments.seed, Path(folder))
