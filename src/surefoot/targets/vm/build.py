@@ -111,7 +111,9 @@ def build(
         Unavailable: what the build needs cannot be had; the hint says what would help.
         TargetError: the build failed, with the first complaint; the log is kept and named.
     """
+    # A fragment that cannot be read is told before anything is fetched.
     _ = recipe.options
+    report("waiting for another build to end")
     with sid.using(ROOT):
         source = fetch_source(version, suites=suites, mirror=mirror, refresh=refresh, report=report)
         packages = (*sid.BASE, *recipes.TOOLCHAIN)
@@ -256,7 +258,7 @@ class _Session:
             options = parse((work / "config").read_text(), "config")
             release = (tree / "include/config/kernel.release").read_text().strip()
             shutil.copyfile(self._log, work / "build.log")
-        # Debian's source has no .config of its own, so an option that did not come out is one that 7.x renamed.
+        # An option that did not come out is told and no error: releases rename options.
         manifest: dict[str, Any] = {
             "schema": SCHEMA,
             "release": release,
