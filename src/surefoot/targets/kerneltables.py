@@ -92,7 +92,8 @@ def load_kernel_tables(
         mechanisms=mechanisms(image),
         text=image.text,
     )
-    if cache is not None:
+    # A copy of the image without its metadata has the same build-id: it must not stand in for the whole one.
+    if cache is not None and tables.rules is not None:
         cache.store(image.build_id, _KIND, version, _to_arrays(tables))
     return tables
 
@@ -107,7 +108,7 @@ def load_module_rules(image: Image, cache: TableCache | None) -> RuleTable | Non
         except (Inconsistent, KeyError, ValueError, TypeError):
             pass
     rules = image_rules(image)
-    if cache is not None:
+    if cache is not None and rules is not None:
         cache.store(image.build_id, _MODULE_KIND, version, _pack(rules))
     return rules
 
