@@ -19,7 +19,7 @@ import numpy as np
 from surefoot.machine.board import Board, MachineFault
 from surefoot.machine.loader import KernelFile
 
-__all__ = ["EMPTY", "Chains", "Truth"]
+__all__ = ["EMPTY", "Chains", "Shadow", "Truth"]
 
 EMPTY: Final = 0
 """The chain of a task that is in no function."""
@@ -92,8 +92,8 @@ class Chains:
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
-    """What `Truth.save` gives."""
+class Shadow:
+    """The shadow stacks at one instant; what `Truth.save` gives."""
 
     chain: int
     slot: int
@@ -279,13 +279,13 @@ class Truth:
             self._settle(pc)
             self._pending = _Kind.NONE
 
-    def save(self) -> _State:
+    def save(self) -> Shadow:
         """Give the state, for `load`; chains are never forgotten."""
         held = {slot: [replace(each) for each in found] for slot, found in self._open_of.items()}
         opened = [replace(each) for each in self._open]
-        return _State(self.chain, self.slot, dict(self.of_slot), self._last, self._pending, opened, held)
+        return Shadow(self.chain, self.slot, dict(self.of_slot), self._last, self._pending, opened, held)
 
-    def load(self, state: _State) -> None:
+    def load(self, state: Shadow) -> None:
         """Go back to a saved state, as when the board is restored."""
         self.chain, self.slot, self.of_slot = state.chain, state.slot, dict(state.of_slot)
         self._last, self._pending = state.last, state.pending

@@ -21,6 +21,9 @@ from surefoot.image.binary import Image, decode_image
 from surefoot.image.rules import load_rules
 from surefoot.image.symbols import SymbolKind
 from surefoot.metadata.rules import RuleTable
+from surefoot.proof.inputs import code_of
+from surefoot.proof.prove import Proof, prove
+from surefoot.proof.verdicts import NO_PROOFS, Proofs
 from surefoot.unwind.code import CodeMap, FunctionKind, Functions, TextWords
 from surefoot.unwind.regions import LABELS
 from surefoot.unwind.state import Layout
@@ -118,6 +121,11 @@ class KernelFile:
         return load_rules(self.image).with_abi_defaults().for_lookup()
 
     @cached_property
+    def proof(self) -> Proof:
+        """Verdicts on the rules, over the words of the file."""
+        return prove(self.rules, self.text, code_of(self.image))
+
+    @cached_property
     def labels(self) -> dict[str, int]:
         """Addresses of the symbols that the walker asks for."""
         symbols = self.image.symbols
@@ -143,14 +151,16 @@ class KernelFile:
         )
         return Layout(**{name: self[name] for name in names}, pac_mask=PAC_MASK)
 
-    def code(self, live: list[tuple[int, Insn]]) -> CodeMap:
+    def code(self, live: list[tuple[int, Insn]], *, proved: bool = True) -> CodeMap:
         """Give the code with the words that the machine's memory holds.
 
         Args:
             live: the ranges of `text` with the words as they are now.
+            proved: with the proofs of the rules.
         """
-        changed = self._changed(live)
-        return CodeMap(self.functions, TextWords.from_ranges(live), self.rules, changed=changed, labels=self.labels)
+        proofs: Proofs = self.proof if proved else NO_PROOFS
+        text, changed = TextWords.from_ranges(live), self._changed(live)
+        return CodeMap(self.functions, text, self.rules, proofs, changed=changed, labels=self.labels)
 
     def _changed(self, live: list[tuple[int, Insn]]) -> Addr:
         """Give the addresses of words that differ from the file and are no patch site."""

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from surefoot.dtypes import Addr, Mask, Row
 from surefoot.machine.board import Board, Stop
-from surefoot.machine.ground_truth import Chains, Truth
+from surefoot.machine.ground_truth import EMPTY, Chains, Shadow, Truth
 from surefoot.machine.loader import KernelFile
 from surefoot.machine.target import Entry, Machine, join_books, read_fgraph, read_kretprobes
 from surefoot.unwind.code import CodeMap
 from surefoot.unwind.state import STACK_KINDS, Layout, StackKind, Stacks, Start, Tasks
 
-__all__ = ["Boundaries", "Recorder", "record", "start_machine"]
+__all__ = ["Boundaries", "Recorder", "blocked_tasks", "record", "start_machine"]
 
 _USER_END: Final = 1 << 63
 _NOTHING: Final[tuple[list[Entry], bool]] = ([], False)
@@ -35,11 +35,11 @@ class Boundaries:
     """A batch of boundaries, ready to be walked; n of them.
 
     Attributes:
-        tasks: one per boundary, all of them caught in the kernel.
+        tasks: one per boundary, caught in the kernel or switched out.
         stacks: the used parts of their stacks.
         layout: structure offsets.
         code: the kernel's code while they were recorded.
-        chain: (n,) int64, the true chain of each, without its own pc.
+        chain: (n,) int64, the true chain of each; of one that was caught without its own pc.
         count: (n,) int64, instructions executed before each.
         chains: what the numbers in `chain` mean.
     """
@@ -69,15 +69,15 @@ class Boundaries:
         addr = np.array([addr for found in entries for addr, _ in found], dtype=np.uint64)
         exact = np.array([exact for found in entries for _, exact in found], dtype=np.bool_)
         count = size[inverse]
+        own = (self.tasks.start == Start.REGS).astype(np.int64)
         first = np.zeros(len(self) + 1, dtype=np.int64)
-        np.cumsum(count + 1, out=first[1:])
-        own = first[:-1]
+        np.cumsum(count + own, out=first[1:])
         pick = np.repeat(start[inverse] - np.cumsum(count) + count, count) + np.arange(int(count.sum()))
         rest = np.ones(int(first[-1]), dtype=np.bool_)
-        rest[own] = False
+        rest[first[:-1][own == 1]] = False
         addrs = np.zeros(rest.size, dtype=np.uint64)
         flags = np.ones(rest.size, dtype=np.bool_)
-        addrs[own], addrs[rest], flags[rest] = self.tasks.pc, addr[pick], exact[pick]
+        addrs[~rest], addrs[rest], flags[rest] = self.tasks.pc[own == 1], addr[pick], exact[pick]
         return first, addrs, flags
 
 
@@ -108,6 +108,7 @@ class Recorder:
     Attributes:
         truth: the shadow stacks.
         addresses: every kernel address at which a boundary was recorded.
+        tracing: the tasks' lists of rewritten return addresses are read.
     """
 
     def __init__(self, kernel: KernelFile, *, distinct: bool = True, every: int = 1) -> None:
@@ -130,7 +131,7 @@ class Recorder:
         self._columns = _Columns()
         self._task_sp = 0
         self._irq_switch = _switch_to_irq_stack(kernel)
-        self._tracing = False
+        self.tracing = False
         self._area, self._size = kernel["stack_area"], kernel["thread_size"]
         self._stride, self._irq = kernel["stack_slot"], kernel["irq_stack"]
         self._irq_end = self._irq + kernel["irq_stack_size"]
@@ -151,7 +152,7 @@ class Recorder:
             limit: boundaries in one batch.
             tracing: return addresses may be rewritten: read the tasks' lists.
         """
-        self._limit, self._tracing = limit, tracing
+        self._limit, self.tracing = limit, tracing
 
     def step(self, addr: int) -> None:
         """Hear that the instruction at `addr` is next."""
@@ -176,6 +177,23 @@ class Recorder:
         """Hear that an exception is being taken."""
         self.truth.exception(pc, user=user, sync=sync)
 
+    def capture(self) -> None:
+        """Record the boundary that the stopped machine stands at; only what was saved before may run after it."""
+        if self._board is not None:
+            pc = self._board.registers.pc
+            self.truth.settle(pc)
+            self.truth.refresh()
+            self._record(pc)
+
+    def save(self) -> tuple[Shadow, int]:
+        """Give the state that belongs to a snapshot of the board, for `load`."""
+        return self.truth.save(), self._task_sp
+
+    def load(self, state: tuple[Shadow, int]) -> None:
+        """Go back to a saved state, as when the board is restored."""
+        shadow, self._task_sp = state
+        self.truth.load(shadow)
+
     def _record(self, addr: int) -> None:
         """Copy what a walk from here needs."""
         board, columns, truth = self._board, self._columns, self.truth
@@ -197,13 +215,13 @@ class Recorder:
         columns.irq_words.append(irq)
         self._record_books(board, slot)
         self.addresses.add(addr)
-        if len(columns.chain) >= self._limit:
+        if self._limit and len(columns.chain) >= self._limit:
             board.ask_stop()
 
     def _record_books(self, board: Board, slot: int) -> None:
         """Copy the running task's lists of rewritten return addresses."""
         columns, kernel = self._columns, self._kernel
-        if not self._tracing:
+        if not self.tracing:
             columns.fgraph.append(_NOTHING)
             columns.kretprobe.append(_NOTHING)
             return
@@ -270,6 +288,28 @@ class Recorder:
         which[:, StackKind.IRQ] = np.arange(count, 2 * count)
         which[:, StackKind.OVERFLOW] = 2 * count
         return Stacks(low, high, kind, high - size.astype(np.uint64), offset, words), which
+
+
+def blocked_tasks(machine: Machine, recorder: Recorder, code: CodeMap) -> Boundaries:
+    """Give the tasks that are switched out now, each a boundary of its own.
+
+    Args:
+        machine: a stopped machine whose board the recorder observes.
+        recorder: knows the truth.
+        code: the kernel's code now.
+    """
+    instant, truth = machine.instant(code), recorder.truth
+    rows = np.flatnonzero(instant.tasks.start == Start.BLOCKED)
+    fork = machine.kernel.symbol("ret_from_fork")
+    never_ran = truth.chains.push(EMPTY, fork)
+    tasks = instant.tasks.take(rows)
+    chain = [
+        never_ran if pc == fork else truth.of_slot.get(slot, EMPTY)
+        for pc, slot in zip(tasks.pc.tolist(), instant.info.slot[rows].tolist(), strict=True)
+    ]
+    count = np.full(rows.size, machine.board.count, dtype=np.int64)
+    chains = np.array(chain, dtype=np.int64)
+    return Boundaries(tasks, instant.stacks, instant.layout, code, chains, count, truth.chains)
 
 
 def start_machine(

@@ -173,9 +173,9 @@ class Machine:
         read = self.board.read
         return [(addr, np.frombuffer(read(addr, 4 * words.size), dtype="<u4")) for addr, words in self.kernel.text]
 
-    def code(self) -> CodeMap:
-        """Give the code as it is in memory now."""
-        return self.kernel.code(self.live_text())
+    def code(self, *, proved: bool = True) -> CodeMap:
+        """Give the code as it is in memory now, with or without the proofs of its rules."""
+        return self.kernel.code(self.live_text(), proved=proved)
 
     def control(self, name: str, value: int | None = None) -> int:
         """Read, and set if a value is given, one of the words by which the kernel is told what to do."""
