@@ -202,6 +202,17 @@ def test_s390x_offsets_must_be_multiples_of_eight() -> None:
     assert [i.reason for i in build(_with(rows, 1, cfa_off=161)).left_out] == [fitting.LEFT_OUT[fitting.CFA_SCALE]]
 
 
+def test_s390x_registers_are_written_in_either_version() -> None:
+    """Version 2 has odd words for them, version 3 flexible descriptors; each comes back from the other."""
+    rows = [Fre(0), Fre(6, (0, 0, 17 << 1 | 1)), Fre(10, (0, 16 << 1 | 1, 17 << 1 | 1)), Fre(14, (0, 16 << 1 | 1))]
+    data = make.section([Fde(0, 32, rows)], 2, abi=make.S390X)
+    rules = sframe.decode(data).to_rules()
+    assert sframe.encode(build(rules, 2).section) == data
+    third = build(rules)
+    assert third.section.tables[0].fdes.is_flex.tolist() == [True]
+    assert sframe.encode(build(third.section.to_rules(), 2).section) == data
+
+
 def test_amd64_return_addresses_are_where_the_header_says() -> None:
     fdes = [Fde(0, 32, [Fre(0, (8,)), Fre(1, (16, -16))]), Fde(32, 8, [Fre(0, (8,))])]
     rows = sframe.decode(make.section(fdes, abi=make.AMD64)).to_rules()

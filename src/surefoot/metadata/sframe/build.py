@@ -158,7 +158,7 @@ def _assemble(
 ) -> tuple[SFrameSection, RelocationTable | None]:
     """Lay the section out; every row is known to be writable."""
     index = rules.functions
-    fit = fitting.fit_rows(rules)
+    fit = fitting.fit_rows(rules, version)
     is_flex = np.zeros(len(index), dtype=np.bool_)
     is_flex[rules.func[fit.needs_flex]] = True
     info, words, first_word = fitting.pack_rows(rules, fit, is_flex[rules.func])

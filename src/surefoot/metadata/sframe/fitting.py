@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from surefoot.dtypes import Code, Mask, Off, Row
 from surefoot.metadata.rules import Abi, CfaBase, FpRule, RaRule, RuleTable, SideKind
-from surefoot.metadata.sframe.constants import ABI_INFO, ROW_BASE_SP, ROW_SIGNED
+from surefoot.metadata.sframe.constants import ABI_INFO, ROW_BASE_SP, ROW_SIGNED, Version
 from surefoot.metadata.sframe.words import CONTROL_DEREF, CONTROL_REG, CONTROL_SHIFT
 
 __all__ = ["LEFT_OUT", "MAX_WORDS", "Fit", "fit_rows", "pack_rows"]
@@ -108,8 +108,8 @@ class Fit:
     fp: _Place
 
 
-def fit_rows(table: RuleTable) -> Fit:
-    """Judge every row of a table."""
+def fit_rows(table: RuleTable, version: int) -> Fit:
+    """Judge every row of a table, to be written in the given version."""
     info = ABI_INFO[table.abi]
     why = np.full(len(table), -1, dtype=np.int8)
     needs_flex = np.zeros(len(table), dtype=np.bool_)
@@ -127,7 +127,11 @@ def fit_rows(table: RuleTable) -> Fit:
         blame((cfa.offset - info.cfa_bias) % info.cfa_scale != 0, CFA_SCALE)
         cfa = _Place(cfa.control, (cfa.offset - info.cfa_bias) // info.cfa_scale)
     needs_flex |= table.cfa_base == CfaBase.OTHER
-    needs_flex |= (table.ra_rule == RaRule.OTHER) | (table.fp_rule == FpRule.OTHER)
+    other_ra, other_fp = table.ra_rule == RaRule.OTHER, table.fp_rule == FpRule.OTHER
+    if table.abi == Abi.S390X_BE and version == Version.V2:
+        ra, other_ra = _in_registers(ra, other_ra)
+        fp, other_fp = _in_registers(fp, other_fp)
+    needs_flex |= other_ra | other_fp
     if info.fixed_ra:
         in_place = (table.ra_rule == RaRule.AT_CFA) & (table.ra_off == info.fixed_ra)
         blame((table.ra_rule == RaRule.IN_LR) | (table.ra_rule == RaRule.NOT_STATED), RA_NOT_FIXED)
@@ -142,6 +146,18 @@ def fit_rows(table: RuleTable) -> Fit:
     why[is_outermost] = -1
     needs_flex &= ~is_outermost
     return Fit(why, needs_flex, is_outermost, cfa, ra, fp)
+
+
+def _in_registers(place: _Place, is_other: Mask) -> tuple[_Place, Mask]:
+    """Write plain registers as version 2 does on s390x: an odd word, (number << 1) | 1.
+
+    Returns:
+        the places, and (r,) bool the other rules that are left.
+    """
+    is_plain = (place.control & (CONTROL_REG | CONTROL_DEREF)) == CONTROL_REG
+    held: Mask = is_other & is_plain & (place.offset == 0)
+    word = (place.control >> CONTROL_SHIFT << 1) | 1
+    return _Place(np.where(held, CONTROL_DEREF, place.control), np.where(held, word, place.offset)), is_other & ~held
 
 
 def _cfa(table: RuleTable, blame: _Blame) -> _Place:

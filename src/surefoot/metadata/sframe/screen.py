@@ -96,7 +96,7 @@ def _by_row(rules: RuleTable, version: int, why: NDArray[np.int8]) -> None:
     """Name functions one of whose rows cannot be written; the first such row decides."""
     if not len(rules):
         return
-    fit = fitting.fit_rows(rules)
+    fit = fitting.fit_rows(rules, version)
     row_why = fit.why.copy()
     if version != Version.V3:
         row_why[(row_why < 0) & fit.needs_flex] = fitting.NEEDS_FLEX
