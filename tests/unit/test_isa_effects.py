@@ -59,18 +59,6 @@ def test_forms_do_what_the_manual_says(word: int, text: str, claims: str) -> Non
         assert have == want, f"{text}: {name}"
 
 
-EXCUSED = (
-    *isa_unknown.CAPSTONE_ACCEPTS,
-    (0xBFE0_0000, 0x8900_0000, "STTXR: bits 14:10 should be one"),
-    (0xBFE0_0000, 0x8940_0000, "LDTXR: bits 20:16 and 14:10 should be one"),
-    (0xFFF8_0000, 0xD540_0000, "MSRR with op0 of 0 or 1 names no system register"),
-    (0xFFF0_0000, 0xD560_0000, "MRRS with op0 of 0 or 1 names no system register"),
-    (0xFFA0_0000, 0xC980_0000, "CAST: bits 14:10 should be one"),
-    (0xFFA0_0000, 0x4980_0000, "CASPT: bits 14:10 should be one, the registers are even"),
-)
-"""Words that LLVM decodes and the tables do not."""
-
-
 def test_allocation_is_that_of_llvm() -> None:
     """Four words for each upper half: known where LLVM 22 decodes them, but for the listed reasons."""
     words, theirs = GOLDEN.words(), GOLDEN.allocation()
@@ -78,7 +66,7 @@ def test_allocation_is_that_of_llvm() -> None:
     copies = np.array([isa_unknown.overlapping_copy(word) for word in words.tolist()])
     assert not (ours & ~theirs & ~copies).any()
     rest = theirs & ~ours
-    for bits, value, _ in EXCUSED:
+    for bits, value, _ in isa_unknown.CAPSTONE_ACCEPTS + isa_unknown.LLVM_ACCEPTS:
         rest &= (words & np.uint32(bits)) != np.uint32(value)
     assert [hex(word) for word in words[rest].tolist()] == []
     assert ours.sum() > 100_000
