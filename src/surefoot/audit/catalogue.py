@@ -154,6 +154,16 @@ CATALOGUE: Final[dict[str, CodeInfo]] = {
         "Data lies in an executable section; it cannot be told from code but by its symbol.",
         "Move it to .rodata.",
     ),
+    "sframe-missing": CodeInfo(
+        Part.COVERAGE,
+        _W,
+        Owner.ASSEMBLER,
+        "functions that .sframe leaves out",
+        "The compiler described these functions in call frame information, and the assembler wrote no SFrame for "
+        "them: a kernel that unwinds by .sframe alone gives up there.",
+        "See the assembler's warnings; with a shadow call stack GNU as refuses every function that reloads x30 "
+        "first.",
+    ),
     "rules-at-calls-only": CodeInfo(
         Part.PROOFS,
         _E,

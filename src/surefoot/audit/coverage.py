@@ -17,7 +17,9 @@ from surefoot.audit.subject import Subject
 from surefoot.audit.textmap import Cover
 from surefoot.audit.words import STUB_ENDS, STUB_MARKS
 from surefoot.dtypes import Mask, Row
+from surefoot.image.rules import load_rules, rule_sections
 from surefoot.image.symbols import SymbolKind
+from surefoot.metadata.rules import Provenance
 
 __all__ = ["Coverage", "SectionCoverage", "bare_functions", "coverage", "coverage_findings"]
 
@@ -190,8 +192,29 @@ def coverage_findings(subject: Subject) -> Iterator[Finding]:
         start, end = int(ranges.start[row]), int(ranges.end[row])
         said = annotation(shapes, k, code)
         yield Finding(code, start, ranges.names[row], f"{_LEAD[code]} ({end - start} bytes){said}", size=end - start)
+    yield from _without_sframe(subject)
 
 
+def _without_sframe(subject: Subject) -> Iterator[Finding]:
+    """Yield one finding for all functions that call frame information describes and .sframe does not."""
+    image, proof = subject.image, subject.proof
+    if proof is None or image.bases is not None:
+        return
+    index = proof.rules.functions
+    if not len(index) or int(index.provenance[0]) == Provenance.SFRAME or not rule_sections(image, Provenance.SFRAME):
+        return
+    there = load_rules(image, (Provenance.SFRAME,)).functions
+    rows = np.flatnonzero(~np.isin(index.start, there.start))
+    if rows.size:
+        starts = index.start[rows[:_SOME]].tolist()
+        names = ", ".join(subject.name_at(start) for start in starts)
+        more = f" and {rows.size - _SOME} more" if rows.size > _SOME else ""
+        message = f"{rows.size} of {len(index)} functions are not in .sframe: {names}{more}"
+        yield Finding("sframe-missing", starts[0], subject.name_at(starts[0]), message, count=int(rows.size))
+
+
+_SOME: Final = 8
+"""Functions named in a message."""
 _LEAD: Final = {
     "asm-leaf": "Leaf assembly without metadata",
     "asm-frame": "Assembly with a frame, without metadata",

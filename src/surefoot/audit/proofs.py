@@ -14,14 +14,14 @@ from surefoot.audit.words import instructions, is_linker_stub, row_words
 from surefoot.dtypes import Addr, Code, Mask, Row
 from surefoot.isa.branches import branch_target
 from surefoot.isa.effects import Effects, Flow, FpEffect, LrEffect, SpEffect, effects
-from surefoot.metadata.rules import CfaBase, FpRule, RaRule
+from surefoot.metadata.rules import CfaBase, FpRule, RaRule, RuleTable
 from surefoot.proof.prove import Open, Proof
 from surefoot.proof.verdicts import Verdict
 
 __all__ = ["Runs", "proof_findings", "refuted_runs"]
 
-_CODES: Final = ("row-wrong", "rules-at-calls-only", "restored-early", "lr-overwritten")
-_WRONG, _CALLS_ONLY, _EARLY, _LINK = range(4)
+_CODES: Final = ("row-wrong", "rules-at-calls-only", "restored-early", "lr-overwritten", "slot-below-sp")
+_WRONG, _CALLS_ONLY, _EARLY, _LINK, _BELOW = range(5)
 _OPEN: Final = {
     Open.INDIRECT_JUMP: "unproven-jump",
     Open.NOT_REACHED: "unproven-unreached",
@@ -46,7 +46,8 @@ class Runs:
         func: (k,) int64, function of the rules.
         edge: (k,) uint64, a proved instruction from which a path runs into the run; 0 where none is known.
         hit: (k,) uint64, the instruction of the run that this path reaches; `start` where none is known.
-        code: (k,) uint8, index into the codes: row-wrong, rules-at-calls-only, restored-early, lr-overwritten.
+        code: (k,) uint8, index into the codes: row-wrong, rules-at-calls-only, restored-early, lr-overwritten,
+            slot-below-sp.
     """
 
     start: Addr
@@ -100,9 +101,10 @@ def _classify(subject: Subject, proof: Proof, runs: Runs, known: Mask) -> Code:
     code[k[same & (does.fp == FpEffect.LOAD) & (proof.rules.cfa_base[after] == CfaBase.FP)]] = _EARLY
     link = (does.flow == Flow.CALL) & (branch_target(words, runs.edge[k]) == runs.edge[k] + np.uint64(4))
     code[k[link]] = _LINK
+    code[k[_below_sp(proof.rules, after) & (code[k] == _WRONG)]] = _BELOW
     # A push that no row follows: the function's rows do not describe its prologue at all.
     loose = runs.func[k[same & _pushes(does) & _at_entry(proof, before)]]
-    code[np.isin(runs.func, loose) & (code != _LINK)] = _CALLS_ONLY
+    code[np.isin(runs.func, loose) & (code != _LINK) & (code != _BELOW)] = _CALLS_ONLY
     return code
 
 
@@ -128,7 +130,7 @@ def proof_findings(subject: Subject) -> Iterator[Finding]:
     if proof is None:
         return
     yield from _refuted(subject, proof)
-    yield from _below_sp(subject, proof)
+    yield from _slots(subject, proof)
     yield from _exits(subject, proof)
     yield from _unproven(subject, proof)
 
@@ -143,6 +145,8 @@ def _refuted(subject: Subject, proof: Proof) -> Iterator[Finding]:
     seen: set[int] = set()
     columns = (runs.hit, runs.edge, runs.func, runs.code, rows, size)
     for hit, edge, func, code, row, length in zip(*(column.tolist() for column in columns), strict=True):
+        if code == _BELOW:
+            continue  # reported by row
         name, claim = subject.name_at(hit), row_words(proof.rules, row)
         if code == _CALLS_ONLY:
             if func in seen:
@@ -181,21 +185,24 @@ def _exits(subject: Subject, proof: Proof) -> Iterator[Finding]:
             yield Finding("exit-not-entry", addr, name, message)
 
 
-def _below_sp(subject: Subject, proof: Proof) -> Iterator[Finding]:
-    """Yield rows of SP-based frames that name a slot below SP."""
+def _below_sp(rules: RuleTable, row: Row) -> Mask:
+    """(k,) bool: the row counts from SP and names a slot below it."""
+    cfa_off = rules.cfa_off[row].astype(np.int64)
+    fp = (rules.fp_rule[row] == FpRule.AT_CFA) & (cfa_off + rules.fp_off[row] < 0)
+    ra = (rules.ra_rule[row] == RaRule.AT_CFA) & (cfa_off + rules.ra_off[row] < 0)
+    found: Mask = (rules.cfa_base[row] == CfaBase.SP) & (fp | ra)
+    return found
+
+
+def _slots(subject: Subject, proof: Proof) -> Iterator[Finding]:
+    """Yield the rows that name a slot below SP."""
     rules = proof.rules
-    on_sp = rules.cfa_base == CfaBase.SP
-    for kind, off, register in (
-        (rules.fp_rule == FpRule.AT_CFA, rules.fp_off, "x29"),
-        (rules.ra_rule == RaRule.AT_CFA, rules.ra_off, "the return address"),
-    ):
-        depth = rules.cfa_off.astype(np.int64) + off
-        rows = np.flatnonzero(on_sp & kind & (depth < 0))
-        ends = rules.end[rows]
-        for row, end in zip(rows.tolist(), ends.tolist(), strict=True):
-            start = int(rules.start[row])
-            message = f"The row says that {register} is {-int(depth[row])} bytes below SP ({row_words(rules, row)})"
-            yield Finding("slot-below-sp", start, subject.name_at(start), message, size=end - start)
+    rows = np.flatnonzero(_below_sp(rules, np.arange(len(rules), dtype=np.int64)))
+    ends = rules.end[rows]
+    for row, end in zip(rows.tolist(), ends.tolist(), strict=True):
+        start = int(rules.start[row])
+        message = f"The row names a slot below SP, which the next exception overwrites: {row_words(rules, row)}"
+        yield Finding("slot-below-sp", start, subject.name_at(start), message, max(start - 4, 0), end - start)
 
 
 def _unproven(subject: Subject, proof: Proof) -> Iterator[Finding]:

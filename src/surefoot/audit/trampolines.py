@@ -16,8 +16,9 @@ from surefoot.isa.effects import SpEffect, effects
 __all__ = ["Window", "trampoline_findings", "windows"]
 
 _NAMES: Final = ("return_to_handler", "__kretprobe_trampoline", "ftrace_caller", "ftrace_regs_caller")
-_HANDLERS: Final = ("ftrace_return_to_handler", "__ftrace_return_to_handler")
-"""C code that runs while the return address is in the task's bookkeeping only (kernel/trace/fgraph.c)."""
+_HANDLERS: Final = (b"ftrace_return_to_handler", b"__ftrace_return_to_handler")
+"""C code that runs while the return address is in the task's bookkeeping only (kernel/trace/fgraph.c); clones
+of it too, such as .constprop.0."""
 _SCHEDULER: Final = "preempt_schedule_notrace"
 
 
@@ -63,11 +64,9 @@ def windows(subject: Subject) -> list[Window]:
 
 def trampoline_findings(subject: Subject) -> Iterator[Finding]:
     """Yield the windows, and calls into the scheduler from inside one."""
-    for handler in _HANDLERS:
-        addr = subject.address_of(handler)
-        row = -1 if addr is None else int(subject.range_at(np.array([addr], dtype=np.uint64))[0])
-        if row < 0:
-            continue
+    names = subject.ranges.names.table.take(subject.ranges.function)
+    for row in np.flatnonzero(names.starts_with(_HANDLERS[0]) | names.starts_with(_HANDLERS[1])).tolist():
+        handler = subject.ranges.names[row]
         low, high = subject.map.span(subject.ranges.start[row : row + 1], subject.ranges.end[row : row + 1])
         index = np.arange(int(low[0]), int(high[0]), dtype=np.int64)
         words, addrs = subject.map.words[index], subject.map.addr(index)

@@ -20,7 +20,7 @@ from surefoot.audit.patching import REASONS
 from surefoot.audit.regions import region_names
 from surefoot.audit.textmap import Cover
 from surefoot.report.audit_text import facts
-from surefoot.report.audit_view import KEYS, AuditReport, ImageReport, Shown
+from surefoot.report.audit_view import KEYS, AuditReport, ImageReport, Shown, is_local
 from surefoot.report.html_script import SCRIPT
 from surefoot.report.html_style import STYLE
 from surefoot.report.schema import address
@@ -77,9 +77,9 @@ def _findings(report: AuditReport) -> tuple[list[object], dict[Finding, int]]:
     where: dict[Finding, int] = {}
     for image in report.images:
         seen: dict[str, int] = {}
-        for finding in image.findings:
+        for finding in sorted(image.findings, key=lambda each: -each.info.severity):
             seen[finding.code] = seen.get(finding.code, 0) + 1
-            shown = image.show(finding, code=seen[finding.code] <= _LISTED)
+            shown = image.show(finding, code=seen[finding.code] <= _LISTED and is_local(finding))
             where.setdefault(finding, len(rows))
             rows.append(_row(shown, image, numbers[finding.code]))
     return rows, where

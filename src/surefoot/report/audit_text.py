@@ -14,7 +14,7 @@ from surefoot.audit.fixups import TYPES
 from surefoot.audit.patching import REASONS
 from surefoot.audit.textmap import Cover
 from surefoot.image.livetext import Change
-from surefoot.report.audit_view import KEYS, AuditReport, ImageReport, Shown
+from surefoot.report.audit_view import KEYS, AuditReport, ImageReport, Shown, is_local
 from surefoot.report.style import Style, printable, wrap
 
 __all__ = ["audit_text", "facts"]
@@ -225,7 +225,7 @@ def _example(shown: Shown, style: Style, indent: str) -> Iterator[str]:
         yield f"{indent}{style.strong}{printable(str(shown.place))}{style.off}{source}"
     if shown.finding.message != shown.info.meaning:
         yield from wrap(printable(shown.finding.message), style.body, indent + "  ")
-    if shown.finding.edge or shown.finding.code in {"call-at-end", "preempt-in-return", "fixup-rows-differ"}:
+    if is_local(shown.finding):
         yield from _listing(shown, style, indent + "  ")
 
 

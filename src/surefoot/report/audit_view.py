@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from surefoot.audit.textmap import Cover
 from surefoot.dtypes import Addr
 from surefoot.report.audit_code import CodeLine, Disassembly
 
-__all__ = ["KEYS", "AuditReport", "ImageReport", "Lines", "Place", "Shown", "build_image"]
+__all__ = ["KEYS", "AuditReport", "ImageReport", "Lines", "Place", "Shown", "build_image", "is_local"]
 
 Lines = Callable[[int], str]
 """Gives "file:line" of an instruction address, empty where it is not known."""
@@ -166,6 +167,14 @@ class AuditReport:
     def functions(self) -> dict[str, int]:
         """Count functions by verdict over all images."""
         return {name: sum(image.functions()[name] for image in self.images) for name in KEYS}
+
+
+def is_local(finding: Finding) -> bool:
+    """Whether the instructions around a finding tell more than its message."""
+    return bool(finding.edge) or (finding.address > 0 and finding.size == 0 and finding.code not in _WHOLE)
+
+
+_WHOLE: Final = ("sframe-missing", "site-none", "site-short", "site-literal-missing", "site-misaligned", "site-stray")
 
 
 def _one(addr: int) -> Addr:
