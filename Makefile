@@ -18,7 +18,7 @@ SOURCES := src tests benchmarks
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
-demo: $(RUN) ## Boot a real arm64 kernel in QEMU, dump it, trace every task
+demo: $(RUN) ## Show the whole system on an emulated arm64 machine, in seconds
 	$(BIN)/surefoot demo $(ARGS)
 
 test: $(DEV) ## Run the quick tests

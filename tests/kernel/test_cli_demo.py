@@ -18,7 +18,7 @@ TIMEOUT_S: Final = 900
 
 def test_the_demo_traces_every_task_of_a_real_kernel() -> None:
     """The whole flow works from nothing, gives traces with verdicts by both walks, and leaves no guest behind."""
-    words = [sys.executable, "-m", "surefoot.cli.main", "--json", "demo", "--seconds", "1"]
+    words = [sys.executable, "-m", "surefoot.cli.main", "--json", "demo", "--real", "--seconds", "1"]
     done = subprocess.run(
         words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
     )

@@ -62,7 +62,7 @@ def test_the_flow_ends_in_the_traces(
     """The guest is traced, dumped and ended, its dump is shown, and unreliable stacks are no failure of the demo."""
     guest = Guest()
     monkeypatch.setattr(machines, "boot", lambda *_words, **_options: guest)
-    assert cli_main.run(["demo", "--seconds", "0"]) == Exit.WELL
+    assert cli_main.run(["demo", "--real", "--seconds", "0"]) == Exit.WELL
     assert guest.asked == ["trace", "dump", "stop"]
     assert (shown["vmcore"], shown["vmlinux"]) == (tmp_path / "demo" / "vmcore", Path("vmlinux"))
     assert "surefoot stack --vmcore" in capsys.readouterr().err
@@ -75,7 +75,7 @@ def test_the_guest_is_ended_whatever_fails(
     """A step that fails is one sentence and status 2, and the guest is ended."""
     guest = Guest(fault)
     monkeypatch.setattr(machines, "boot", lambda *_words, **_options: guest)
-    assert cli_main.run(["--quiet", "demo", "--seconds", "0"]) == Exit.BAD
+    assert cli_main.run(["--quiet", "demo", "--real", "--seconds", "0"]) == Exit.BAD
     assert guest.asked[-1] == "stop"
     assert capsys.readouterr().err == f"surefoot: {fault} failed\n"
     assert shown == {}
@@ -85,7 +85,7 @@ def test_a_missing_qemu_is_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: py
     """Without the right to install, the demo says what is missing and how to get it."""
     monkeypatch.setattr("shutil.which", lambda _name: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert cli_main.run(["demo"]) == Exit.BAD
+    assert cli_main.run(["demo", "--real"]) == Exit.BAD
     err = capsys.readouterr().err
     assert "needs qemu-system-aarch64, which is not installed" in err
     assert "apt install qemu-system-arm" in err
@@ -110,7 +110,7 @@ def test_root_gets_qemu_installed(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(machines, "boot", lambda *_words, **_options: Guest())
-    assert cli_main.run(["demo"]) == end
+    assert cli_main.run(["demo", "--real"]) == end
     assert ran[0][-1] == "update"
     assert ("no such luck" in capsys.readouterr().err) == (end is Exit.BAD)
     assert bool(shown) == (end is Exit.WELL)

@@ -1,4 +1,4 @@
-"""Layer 9: `surefoot demo`: the whole flow once, on a real kernel.
+"""Layer 9: `surefoot demo`: the whole flow once, on the emulated machine or on a real kernel.
 
 Invariant: whatever happens on the way, the guest is ended; what was downloaded and the dump stay in the cache.
 """
@@ -9,7 +9,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from surefoot.cli.console import Globals, global_options, pass_globals
+from surefoot.cli.console import Globals, global_options, pass_globals, print_json
 from surefoot.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -104,25 +103,62 @@ def _take_dump(steps: _Steps, version: str, seconds: float) -> Dump:
         machine.stop()
 
 
+_NEXT: Final = """
+Next, on kernels of your own:
+  surefoot demo --real                 the same on a stock arm64 kernel in QEMU (fetched once, some 400 MB)
+  surefoot stack --vmcore F --vmlinux F
+                                       every task of a dump
+  surefoot audit F                     where the unwind metadata of an image are missing, wrong or unproved
+"""
+
+
 @click.command()
+@click.option("--real", is_flag=True, help="Use a stock Debian kernel in QEMU instead of the emulated machine.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the emulated machine's run.")
 @click.option(
-    "--version", default="", help="A kernel release or its beginning, such as 7.3.4; the newest if not given."
+    "--version",
+    default="",
+    help="With --real: a kernel release or its beginning, such as 7.3.4; the newest if not given.",
 )
-@click.option("--seconds", type=click.FloatRange(0), default=5.0, show_default=True, help="How long the load runs.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0),
+    default=5.0,
+    show_default=True,
+    help="With --real: how long the load runs.",
+)
 @global_options
 @pass_globals
 @click.pass_context
-def demo(ctx: click.Context, held: Globals, version: str, seconds: float) -> None:
-    """Boot a real kernel, dump it, and trace every task of the dump.
+def demo(ctx: click.Context, held: Globals, *, real: bool, seed: int, version: str, seconds: float) -> None:
+    """Show the whole system on an emulated arm64 machine, in seconds.
 
-    A stock Debian arm64 kernel runs in QEMU under load, with function-graph tracing and a kretprobe on, until its
-    memory and registers are dumped at an arbitrary instant. The traces and the comparison of the kernel's own walk
-    with Surefoot's are those of surefoot stack. Unreliable stacks are part of the picture: the exit status is 0 if
-    the flow worked.
+    The machine is part of Surefoot and needs nothing else: it boots a small kernel of its own, whose stacks, tracing
+    and interrupts work as in Linux. With --real a stock Debian arm64 kernel runs in QEMU under load, with
+    function-graph tracing and a kretprobe on, until its memory and registers are dumped at an arbitrary instant; the
+    traces and the comparison of the kernel's own walk with Surefoot's are then those of surefoot stack. Unreliable
+    stacks are part of the picture: the exit status is 0 if the flow worked.
     """
+    steps = _Steps(held)
+    if real:
+        _real_kernel(ctx, held, steps, version, seconds)
+        return
+    from surefoot.cli.demo_machine import machine_json, machine_show
+    from surefoot.cli.stack import output_style, write_text
+
+    if held.json:
+        with steps.step("booting the emulated machine"):
+            print_json(machine_json(seed))
+        return
+    for part in machine_show(seed, output_style(held), steps.step):
+        write_text(part)
+    held.note(_NEXT.rstrip())
+
+
+def _real_kernel(ctx: click.Context, held: Globals, steps: _Steps, version: str, seconds: float) -> None:
+    """Boot a real kernel, dump it, and trace every task of the dump."""
     from surefoot.cli.stack import stack
 
-    steps = _Steps(held)
     if shutil.which(_QEMU) is None:
         with steps.step(f"installing {_QEMU_PACKAGE}, which is missing"):
             _install_qemu(steps)
@@ -131,5 +167,4 @@ def demo(ctx: click.Context, held: Globals, version: str, seconds: float) -> Non
     with steps.step(f"tracing every task of {dump.path}"):
         ctx.invoke(stack, **files)
     words = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-    program = "surefoot" if shutil.which("surefoot") else sys.argv[0]
-    held.note(f"The dump stays in the cache. To look at it again: {program} stack {shlex.join(words)}")
+    held.note(f"The dump stays in the cache. To look at it again: surefoot stack {shlex.join(words)}")

@@ -44,7 +44,7 @@ COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
         ),
         "sframe": Entry("surefoot.cli.sframe", "Read, check, convert and compare SFrame unwind metadata."),
         "vm": Entry("surefoot.cli.vm", "Run real arm64 kernels in QEMU: fetch or build, boot, trace, dump."),
-        "demo": Entry("surefoot.cli.demo", "Boot a real kernel, dump it, and trace every task of the dump."),
+        "demo": Entry("surefoot.cli.demo", "Show the whole system on an emulated arm64 machine, in seconds."),
     }
 )
 """Every subcommand of `surefoot`."""

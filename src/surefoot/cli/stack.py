@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from surefoot.targets.capture import Capture
     from surefoot.targets.linux import LinuxTarget
 
-__all__ = ["stack"]
+__all__ = ["output_style", "stack", "write_text"]
 
 _FILE = click.Path(path_type=Path)
 
@@ -100,7 +100,7 @@ def stack(
 
         print_json(stack_json(report))
     else:
-        _write(report, _style(held), quiet=held.quiet)
+        _write(report, output_style(held), quiet=held.quiet)
     return Exit.WELL if report.reliable else Exit.NO
 
 
@@ -153,7 +153,7 @@ def _record(capture: Capture, path: Path) -> None:
     record(capture, sorted(set(capture.info.pid.tolist())), path)
 
 
-def _style(held: Globals) -> Style:
+def output_style(held: Globals) -> Style:
     """Give the style of standard output."""
     from surefoot.report.style import Style
 
@@ -170,6 +170,10 @@ def _write(report: StackReport, style: Style, *, quiet: bool) -> None:
     from surefoot.report.stack_text import traces_text
 
     parts = [traces_text(report, style), "" if quiet else legend_text(report, style), summary_text(report, style)]
-    text, encoding = "".join(parts), sys.stdout.encoding or "ascii"
-    # A task's name may hold characters that the terminal's encoding lacks.
+    write_text("".join(parts))
+
+
+def write_text(text: str) -> None:
+    """Print text to standard output; a task's name may hold characters that the terminal's encoding lacks."""
+    encoding = sys.stdout.encoding or "ascii"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
