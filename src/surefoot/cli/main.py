@@ -44,6 +44,10 @@ COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
         ),
         "sframe": Entry("surefoot.cli.sframe", "Read, check, convert and compare SFrame unwind metadata."),
         "vm": Entry("surefoot.cli.vm", "Run real arm64 kernels in QEMU: fetch or build, boot, trace, dump."),
+        "campaign": Entry(
+            "surefoot.cli.campaign",
+            "Try every walker at every instruction of the emulated machine's load, against the truth.",
+        ),
         "demo": Entry("surefoot.cli.demo", "Show the whole system on an emulated arm64 machine, in seconds."),
     }
 )
