@@ -1,4 +1,4 @@
-"""Layer 4: every instruction that a rule speaks of, as flat arrays, and where control goes from it.
+"""Layer 4: what is proved: every instruction that a rule speaks of, as flat arrays, and how an image's code runs.
 
 Invariant: the instructions of a function are adjacent and in address order, and so are the functions; the
 instruction behind index i is index i + 1 as long as both belong to one function.
@@ -6,16 +6,23 @@ instruction behind index i is index i + 1 as long as both belong to one function
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from surefoot.dtypes import Addr, Insn, Mask, Row
+from surefoot.dtypes import Addr, Bytes, Insn, Mask, Row, Row32
 from surefoot.isa import branches
-from surefoot.isa.effects import Effects, Flow, effects
+from surefoot.isa.effects import Flow, effects
 from surefoot.metadata.rules import FunctionFlag, RuleTable
 
-__all__ = ["Code", "Domain", "Part", "no_addresses"]
+__all__ = ["NO_DATA", "Code", "Domain", "NoData", "ReadOnly", "member", "no_addresses", "no_words"]
+
+_FOUR: Final = np.uint64(4)
+_UNFIT: Final = np.uint8(FunctionFlag.REFUSED | FunctionFlag.SIGNAL)
+"""Rows that were not decoded to their end; frames that nobody called."""
 
 
 def no_addresses() -> Addr:
@@ -23,31 +30,70 @@ def no_addresses() -> Addr:
     return np.zeros(0, dtype=np.uint64)
 
 
+def no_words() -> Insn:
+    """Give an empty array of words."""
+    return np.zeros(0, dtype=np.uint32)
+
+
+class ReadOnly(Protocol):
+    """Data that nobody writes."""
+
+    def read(self, addr: int, size: int) -> Bytes | None:
+        """Give `size` bytes at an address, (size,) uint8; None unless all of them are known and never written."""
+        ...
+
+
+class NoData:
+    """Nothing is known to be read-only: jump tables stay unresolved."""
+
+    def read(self, addr: int, size: int) -> Bytes | None:  # noqa: ARG002
+        """Give None."""
+        return None
+
+
+NO_DATA = NoData()
+
+
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What the prover is told of an image besides its words and rules; all addresses as in the rules.
+    """How an image's code runs differently from what its words say; all addresses as in the rules.
 
     Attributes:
         faults: (x,) uint64, instructions with an exception-table entry.
         fixups: (x,) uint64, where each continues after a fault.
-        jump_sites: (j,) uint64, words that the kernel may turn into a branch: jump labels, alternatives.
-        jump_targets: (j,) uint64, where those branches go.
-        falls: (p,) uint64, branches that the kernel may turn into a NOP.
+        fault_writes: (x,) uint32, bit r set if the fixup handler writes general register r; empty for none.
+        sites: (v,) uint64, words that the kernel may replace: jump labels, alternatives.
+        words: (v,) uint32, what it may put there.
+        targets: (v,) uint64, where that branches to if it is an immediate branch.
+        copies: (c, 2) uint64, [start, end) of replacement code, which never runs where it lies.
         stops: (b,) uint64, sorted instructions that control does not go past (BUG).
+        entries: (e,) uint64, symbols of code: those inside a function of the rules are entered like functions.
+        data: the image's read-only data, for jump tables.
     """
 
     faults: Addr = field(default_factory=no_addresses)
     fixups: Addr = field(default_factory=no_addresses)
-    jump_sites: Addr = field(default_factory=no_addresses)
-    jump_targets: Addr = field(default_factory=no_addresses)
-    falls: Addr = field(default_factory=no_addresses)
+    fault_writes: NDArray[np.uint32] = field(default_factory=no_words)
+    sites: Addr = field(default_factory=no_addresses)
+    words: Insn = field(default_factory=no_words)
+    targets: Addr = field(default_factory=no_addresses)
+    copies: Addr = field(default_factory=lambda: np.zeros((0, 2), dtype=np.uint64))
     stops: Addr = field(default_factory=no_addresses)
+    entries: Addr = field(default_factory=no_addresses)
+    data: ReadOnly = NO_DATA
 
-    @property
-    def detours(self) -> tuple[Addr, Addr]:
-        """Edges that are taken instead of the instruction at their source: (source, target), uint64 each."""
-        source = np.concatenate([self.faults, self.jump_sites, self.falls])
-        return source, np.concatenate([self.fixups, self.jump_targets, self.falls + np.uint64(4)])
+    def is_stop(self, addr: Addr) -> Mask:
+        """(n,) bool: control does not go past the instruction."""
+        return member(addr, self.stops)
+
+
+def member(values: Addr, among: Addr) -> Mask:
+    """(n,) bool: the value is in a sorted array."""
+    if not among.size:
+        return np.zeros(values.shape, dtype=np.bool_)
+    at = np.minimum(np.searchsorted(among, values), among.size - 1)
+    found: Mask = among[at] == values
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +106,9 @@ class Domain:
         first: (f + 1,) int64, index of the first instruction of each function.
         usable: (f,) bool, False where rows or words are missing or misaligned: nothing can be proved.
         words: (n,) uint32.
+        row: (n,) int32, rule row of each instruction.
+        stubs: (s,) uint64, ascending, the linker's stubs whose instruction was put back into `words`, and
+        moved: (s,) int64, ascending, the instructions that they replace.
     """
 
     rules: RuleTable
@@ -67,9 +116,12 @@ class Domain:
     first: Row
     usable: Mask
     words: Insn
+    row: Row32
+    stubs: Addr
+    moved: Row
 
     @classmethod
-    def of(cls, rules: RuleTable, ranges: list[tuple[int, Insn]]) -> Domain:
+    def of(cls, rules: RuleTable, ranges: Sequence[tuple[int, Insn]]) -> Domain:
         """Lay out the instructions under a table's rows.
 
         Args:
@@ -77,123 +129,97 @@ class Domain:
             ranges: (address, words) of executable code, in any order, without overlap.
         """
         index = rules.functions
-        ends = rules.end
-        length = ((ends - rules.start) >> np.uint64(2)).astype(np.int64)
+        last = index.end[rules.func] if len(rules) else rules.start
+        begin, end = np.minimum(rules.start, last), np.minimum(rules.end, last)
+        length = (np.maximum(end, begin) - begin >> np.uint64(2)).astype(np.int64)
         row_first = np.zeros(len(rules) + 1, dtype=np.int64)
         np.cumsum(length, out=row_first[1:])
         first = np.append(row_first[index.first_row], row_first[-1]) if len(index) else np.zeros(1, dtype=np.int64)
         words = np.zeros(int(row_first[-1]), dtype=np.uint32)
         usable = ((index.start | index.size) & np.uint64(3)) == 0
-        odd = (rules.start & np.uint64(3)) != 0
-        usable[rules.func[odd]] = False
-        usable &= rules.start[index.first_row] == index.start
-        usable &= (index.flags & np.uint8(FunctionFlag.REFUSED)) == 0
+        usable[rules.func[((rules.start & np.uint64(3)) != 0) | (rules.start >= last)]] = False
+        if len(index):
+            usable &= rules.start[index.first_row] == index.start
+            usable &= np.diff(first) == (index.size >> np.uint64(2)).astype(np.int64)
+        usable &= (index.flags & _UNFIT) == 0
         held = np.zeros(len(index), dtype=np.bool_)
         for addr, part in ranges:
-            end = addr + 4 * part.size
             low = int(np.searchsorted(index.start, np.uint64(addr), side="left"))
-            high = int(np.searchsorted(index.end, np.uint64(end), side="right"))
-            if low >= high:
-                continue
-            held[low:high] = True
-            _fill(words, first, index.start, index.end, part, addr, low, high)
-        return cls(rules, row_first, first, usable & held, words)
+            high = int(np.searchsorted(index.end, np.uint64(addr + 4 * part.size), side="right"))
+            if low < high:
+                held[low:high] = True
+                _fill(words, first, index.start, part, addr, low, high)
+        row = np.repeat(np.arange(len(rules), dtype=np.int32), length)
+        found = cls(rules, row_first, first, usable & held, words, row, rules.start[:0], first[:0])
+        stubs, moved = found._inline_stubs(ranges)
+        return replace(found, stubs=stubs, moved=moved)
 
     def __len__(self) -> int:
         return int(self.words.size)
 
-    def slice_of(self, low: int, high: int) -> Part:
-        """Give the instructions of functions low:high."""
-        first_row = int(self.rules.functions.first_row[low])
-        last_row = int(self.rules.functions.first_row[high]) if high < self.usable.size else len(self.rules)
-        base = int(self.first[low])
-        counts = np.diff(self.row_first[first_row : last_row + 1])
-        row = np.repeat(np.arange(first_row, last_row, dtype=np.int64), counts)
-        within = np.arange(row.size, dtype=np.int64) - (self.row_first[row] - base)
-        addr = self.rules.start[row] + (within.astype(np.uint64) << np.uint64(2))
-        words = self.words[base : base + row.size]
-        return Part(self, base, row, addr, words, effects(words))
+    def addr(self, at: Row) -> Addr:
+        """Give the address of each instruction, (k,) uint64."""
+        row = self.row[at]
+        return self.rules.start[row] + ((at - self.row_first[row]).astype(np.uint64) << np.uint64(2))
 
-    def gather(self, funcs: Row) -> Part:
-        """Give the instructions of chosen functions (ascending); `base` is -1, as they are not adjacent."""
-        counts = self.first[funcs + 1] - self.first[funcs]
-        total = int(counts.sum())
-        start = np.cumsum(counts) - counts
-        at = np.repeat(self.first[funcs] - start, counts) + np.arange(total, dtype=np.int64)
-        row = np.searchsorted(self.row_first, at, side="right").astype(np.int64) - 1
-        addr = self.rules.start[row] + ((at - self.row_first[row]).astype(np.uint64) << np.uint64(2))
-        words = self.words[at]
-        return Part(self, -1, row, addr, words, effects(words), at)
+    def func(self, at: Row) -> Row:
+        """Give the function of each instruction, (k,) int64."""
+        return self.rules.func[self.row[at]].astype(np.int64)
+
+    def find(self, addr: Addr) -> Row:
+        """Give the instruction at each address, (k,) int64; -1 where no rule speaks of it, or in mid-instruction."""
+        row = self.rules.lookup(addr, np.zeros(addr.shape, dtype=np.bool_))
+        safe = np.maximum(row, 0)
+        if not len(self.rules):
+            return row
+        off = addr - self.rules.start[safe]
+        at = self.row_first[safe] + (off >> np.uint64(2)).astype(np.int64)
+        good = (row >= 0) & (off & np.uint64(3) == 0) & (at < self.row_first[safe + 1])
+        return np.where(good, at, np.int64(-1))
+
+    def is_start(self, at: Row) -> Mask:
+        """(k,) bool: the instruction is the first of its function; False for -1."""
+        safe = np.maximum(at, 0)
+        found: Mask = (at >= 0) & (self.first[self.func(safe)] == safe)
+        return found
+
+    def _inline_stubs(self, ranges: Sequence[tuple[int, Insn]]) -> tuple[Addr, Row]:
+        """Put instructions that the linker moved away back to their places.
+
+        A stub (for erratum 843419, say) holds the instruction and a branch back; a branch took its place. The
+        addresses of the stubs and the instructions are given.
+        """
+        site = np.flatnonzero(branches.is_b(self.words))
+        addr = self.addr(site)
+        target = branches.branch_target(self.words[site], addr)
+        outside = np.flatnonzero(self.rules.lookup(target, np.zeros(target.shape, dtype=np.bool_)) < 0)
+        site, addr, target = site[outside], addr[outside], target[outside]
+        moved, known = _words_at(ranges, target)
+        back, known_back = _words_at(ranges, target + _FOUR)
+        returns = branches.is_b(back) & (branches.branch_target(back, target + _FOUR) == addr + _FOUR)
+        relative = branches.is_adr(moved) | branches.is_adrp(moved) | ((moved >> np.uint32(24)) & 0x3B == 0x18)
+        plain = (effects(moved).flow == Flow.NEXT) & ~relative
+        good = known & known_back & returns & plain
+        self.words[site[good]] = moved[good]
+        return np.sort(target[good]), site[good]
 
 
-def _fill(words: Insn, first: Row, start: Addr, end: Addr, part: Insn, addr: int, low: int, high: int) -> None:
+def _fill(words: Insn, first: Row, start: Addr, part: Insn, addr: int, low: int, high: int) -> None:
     """Copy the words of functions low:high out of one range, all at once."""
     offset = ((start[low:high] - np.uint64(addr)) >> np.uint64(2)).astype(np.int64)
-    count = np.minimum(
-        ((end[low:high] - start[low:high]) >> np.uint64(2)).astype(np.int64), np.diff(first[low : high + 1])
-    )
-    total = int(count.sum())
-    run = np.cumsum(count) - count
-    step = np.arange(total, dtype=np.int64)
-    words[np.repeat(first[low:high] - run, count) + step] = part[np.repeat(offset - run, count) + step]
+    count = np.diff(first[low : high + 1])
+    run = first[low:high] - first[low]
+    step = np.arange(int(count.sum()), dtype=np.int64)
+    source = np.repeat(offset - run, count) + step
+    words[first[low] : first[low] + step.size] = part[np.minimum(source, part.size - 1)]
 
 
-@dataclass(frozen=True)
-class Part:
-    """Some functions' instructions with everything that a check needs; m of them.
-
-    Attributes:
-        domain: where they come from.
-        base: index in the domain of the first one, or -1.
-        row: (m,) int64, rule row.
-        addr: (m,) uint64.
-        words: (m,) uint32.
-        effects: of the words.
-        at: (m,) int64, index in the domain, where base is -1.
-    """
-
-    domain: Domain
-    base: int
-    row: Row
-    addr: Addr
-    words: Insn
-    effects: Effects
-    at: Row | None = None
-
-    def __len__(self) -> int:
-        return int(self.row.size)
-
-    @property
-    def func(self) -> Row:
-        """(m,) int64, function of each instruction."""
-        return self.domain.rules.func[self.row].astype(np.int64)
-
-    def continues(self, stops: Addr, noreturn: Mask) -> Mask:
-        """(m,) bool: control may reach the instruction behind.
-
-        Args:
-            stops: sorted addresses that control does not go past.
-            noreturn: (f,) bool, functions that never return.
-        """
-        flow = self.effects.flow
-        on = np.isin(flow, (Flow.NEXT, Flow.COND, Flow.CALL, Flow.CALL_REG, Flow.EXCEPTION))
-        if stops.size:
-            trap = np.flatnonzero(flow == Flow.EXCEPTION)
-            place = np.minimum(np.searchsorted(stops, self.addr[trap]), stops.size - 1)
-            on[trap[stops[place] == self.addr[trap]]] = False
-        on[self.words == _TRAP] = False
-        call = np.flatnonzero(flow == Flow.CALL)
-        target = self.targets(call)
-        callee = self.domain.rules.lookup(target, np.zeros(target.shape, dtype=np.bool_))
-        func = self.domain.rules.func[np.maximum(callee, 0)]
-        at_start = self.domain.rules.functions.start[func] == target
-        on[call[(callee >= 0) & at_start & noreturn[func]]] = False
-        return on
-
-    def targets(self, which: Row) -> Addr:
-        """Give the branch targets of the instructions `which` (immediate branches)."""
-        return branches.branch_target(self.words[which], self.addr[which])
-
-
-_TRAP = 0xD4207D00
-"""BRK #1000: what compilers emit for __builtin_trap(); nothing continues after it."""
+def _words_at(ranges: Sequence[tuple[int, Insn]], addr: Addr) -> tuple[Insn, Mask]:
+    """Give the word at each address, and whether it is known: (k,) uint32, (k,) bool."""
+    found, known = np.zeros(addr.shape, dtype=np.uint32), np.zeros(addr.shape, dtype=np.bool_)
+    for start, part in ranges:
+        off = addr - np.uint64(start)
+        here = np.flatnonzero((off < np.uint64(4 * part.size)) & (off & np.uint64(3) == 0))
+        found[here] = part[(off[here] >> np.uint64(2)).astype(np.int64)]
+        known[here] = True
+    return found, known

@@ -12,10 +12,10 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from surefoot.dtypes import Code, Mask, Off, Row
+from surefoot.dtypes import Code, Mask, Off, Off32, Row, Row32
 from surefoot.metadata.rules import CfaBase, FpRule, RaRule, RuleTable
 
-__all__ = ["Fit", "Fp", "Lr", "State", "claimed_state", "fits"]
+__all__ = ["Fit", "Fp", "Lr", "Slot", "State", "claimed_state", "fits"]
 
 
 class Fp(IntEnum):
@@ -36,6 +36,19 @@ class Lr(IntEnum):
     RETURN = 1
     """The return address, signed or not."""
     CLOBBERED = 2
+
+
+class Slot(IntEnum):
+    """Which word of the frame holds a value of the caller."""
+
+    NO = 0
+    """None."""
+    YES = 1
+    """The one at the state's offset, and no other."""
+    FIRST = 2
+    """The one at the state's offset, perhaps others too."""
+    MAYBE = 3
+    """Perhaps some."""
 
 
 class Fit(IntEnum):
@@ -59,10 +72,10 @@ class State:
         fp: (n,) uint8, `Fp`.
         k: (n,) int64, bytes: x29 = CFA + k where fp is FRAME.
         lr: (n,) uint8, `Lr`.
-        fp_slot: (n,) int64, bytes from the CFA of the word that holds the caller's frame pointer.
-        fp_saved: (n,) bool, there is such a word.
+        fp_slot: (n,) int64, bytes from the CFA of a word that holds the caller's frame pointer; else 0.
+        fp_saved: (n,) uint8, `Slot`: whether there is such a word.
         ra_slot: (n,) int64, likewise for the return address.
-        ra_saved: (n,) bool.
+        ra_saved: (n,) uint8.
         shadow: (n,) bool, the return address is the newest entry of the shadow call stack (x18).
     """
 
@@ -72,9 +85,9 @@ class State:
     k: Off
     lr: Code
     fp_slot: Off
-    fp_saved: Mask
+    fp_saved: Code
     ra_slot: Off
-    ra_saved: Mask
+    ra_saved: Code
     shadow: Mask
 
     def __len__(self) -> int:
@@ -92,11 +105,25 @@ class State:
             k=zero.copy(),
             lr=np.full(count, Lr.RETURN, dtype=np.uint8),
             fp_slot=zero.copy(),
-            fp_saved=no.copy(),
+            fp_saved=np.zeros(count, dtype=np.uint8),
             ra_slot=zero.copy(),
-            ra_saved=no.copy(),
+            ra_saved=np.zeros(count, dtype=np.uint8),
             shadow=no.copy(),
         )
+
+    @classmethod
+    def unknown(cls, count: int) -> State:
+        """Give states of which nothing is known."""
+        state = cls.entry(count)
+        state.lose(np.arange(count, dtype=np.int64))
+        return state
+
+    def lose(self, rows: Row) -> None:
+        """Forget everything about some states."""
+        self.s[rows] = self.k[rows] = self.fp_slot[rows] = self.ra_slot[rows] = 0
+        self.s_known[rows] = self.shadow[rows] = False
+        self.fp[rows], self.lr[rows] = Fp.UNKNOWN, Lr.UNKNOWN
+        self.fp_saved[rows] = self.ra_saved[rows] = Slot.MAYBE
 
     def take(self, rows: Row) -> State:
         """Give the chosen states."""
@@ -115,18 +142,18 @@ class State:
         """Give what holds in both, pair by pair, and where that is less than what held in `self`."""
         same_s = self.s_known & other.s_known & (self.s == other.s)
         same_fp = (self.fp == other.fp) & ((self.fp != Fp.FRAME) | (self.k == other.k))
-        same_fp_slot = self.fp_saved & other.fp_saved & (self.fp_slot == other.fp_slot)
-        same_ra_slot = self.ra_saved & other.ra_saved & (self.ra_slot == other.ra_slot)
+        fp_saved, fp_slot = _meet_slots(self.fp_saved, self.fp_slot, other.fp_saved, other.fp_slot)
+        ra_saved, ra_slot = _meet_slots(self.ra_saved, self.ra_slot, other.ra_saved, other.ra_slot)
         met = State(
             s=np.where(same_s, self.s, 0),
             s_known=same_s,
             fp=np.where(same_fp, self.fp, np.uint8(Fp.UNKNOWN)),
             k=np.where(same_fp, self.k, 0),
             lr=np.where(self.lr == other.lr, self.lr, np.uint8(Lr.UNKNOWN)),
-            fp_slot=np.where(same_fp_slot, self.fp_slot, 0),
-            fp_saved=same_fp_slot,
-            ra_slot=np.where(same_ra_slot, self.ra_slot, 0),
-            ra_saved=same_ra_slot,
+            fp_slot=fp_slot,
+            fp_saved=fp_saved,
+            ra_slot=ra_slot,
+            ra_saved=ra_saved,
             shadow=self.shadow & other.shadow,
         )
         less = (met.s_known != self.s_known) | (met.fp != self.fp) | (met.lr != self.lr)
@@ -134,7 +161,23 @@ class State:
         return met, less
 
 
-def claimed_state(rules: RuleTable, row: Row) -> State:
+def _meet_slots(one: Code, at_one: Off, two: Code, at_two: Off) -> tuple[Code, Off]:
+    """Give what holds of both slots: `Slot` and offset."""
+    held_one, held_two = _held(one), _held(two)
+    both = held_one & held_two & (at_one == at_two)
+    alone = both & (one == Slot.YES) & (two == Slot.YES)
+    neither = (one == Slot.NO) & (two == Slot.NO)
+    saved = np.where(alone, np.uint8(Slot.YES), np.where(both, np.uint8(Slot.FIRST), np.uint8(Slot.MAYBE)))
+    return np.where(neither, np.uint8(Slot.NO), saved), np.where(both, at_one, 0)
+
+
+def _held(saved: Code) -> Mask:
+    """(n,) bool: the word at the state's offset holds the value."""
+    found: Mask = (saved == Slot.YES) | (saved == Slot.FIRST)
+    return found
+
+
+def claimed_state(rules: RuleTable, row: Row | Row32) -> State:
     """Give the weakest state that makes each row true.
 
     Args:
@@ -153,15 +196,15 @@ def claimed_state(rules: RuleTable, row: Row) -> State:
         fp=fp.astype(np.uint8),
         k=np.where(on_fp, -cfa_off, 0),
         lr=np.where(rules.ra_rule[row] == RaRule.IN_LR, np.uint8(Lr.RETURN), np.uint8(Lr.UNKNOWN)),
-        fp_slot=rules.fp_off[row].astype(np.int64),
-        fp_saved=rules.fp_rule[row] == FpRule.AT_CFA,
-        ra_slot=rules.ra_off[row].astype(np.int64),
-        ra_saved=rules.ra_rule[row] == RaRule.AT_CFA,
+        fp_slot=np.where(rules.fp_rule[row] == FpRule.AT_CFA, rules.fp_off[row], 0).astype(np.int64),
+        fp_saved=np.where(rules.fp_rule[row] == FpRule.AT_CFA, np.uint8(Slot.FIRST), np.uint8(Slot.MAYBE)),
+        ra_slot=np.where(rules.ra_rule[row] == RaRule.AT_CFA, rules.ra_off[row], 0).astype(np.int64),
+        ra_saved=np.where(rules.ra_rule[row] == RaRule.AT_CFA, np.uint8(Slot.FIRST), np.uint8(Slot.MAYBE)),
         shadow=np.zeros(row.shape, dtype=np.bool_),
     )
 
 
-def fits(state: State, rules: RuleTable, row: Row) -> NDArray[np.uint8]:
+def fits(state: State, rules: RuleTable, row: Row | Row32) -> NDArray[np.uint8]:
     """Judge rows by states, pair by pair.
 
     Args:
@@ -188,11 +231,22 @@ def fits(state: State, rules: RuleTable, row: Row) -> NDArray[np.uint8]:
     no |= kept & ((state.fp == Fp.CLOBBERED) | frame)
     open_ |= kept & (state.fp == Fp.UNKNOWN)
     stored = fp_rule == FpRule.AT_CFA
-    no |= stored & ~(state.fp_saved & (state.fp_slot == rules.fp_off[safe]))
+    wrong, unknown = _misses(state.fp_saved, state.fp_slot, rules.fp_off[safe])
+    no |= stored & wrong
+    open_ |= stored & unknown
     in_lr = ra_rule == RaRule.IN_LR
     no |= in_lr & (state.lr == Lr.CLOBBERED)
     open_ |= in_lr & (state.lr == Lr.UNKNOWN)
     stored_ra = ra_rule == RaRule.AT_CFA
-    no |= stored_ra & ~(state.ra_saved & (state.ra_slot == rules.ra_off[safe]))
+    wrong, unknown = _misses(state.ra_saved, state.ra_slot, rules.ra_off[safe])
+    no |= stored_ra & wrong
+    open_ |= stored_ra & unknown
     open_ |= ~(kept | stored) | ~(in_lr | stored_ra)
     return np.where(no, np.uint8(Fit.NO), np.where(open_, np.uint8(Fit.OPEN), np.uint8(Fit.YES))).astype(np.uint8)
+
+
+def _misses(saved: Code, slot: Off, claimed: Off32) -> tuple[Mask, Mask]:
+    """Judge claims that a word holds a value: (n,) bool each, surely not so, not surely so."""
+    there = _held(saved) & (slot == claimed)
+    sole = (saved == Slot.NO) | (saved == Slot.YES)
+    return ~there & sole, ~there & ~sole

@@ -10,51 +10,36 @@ import numpy as np
 
 from surefoot.dtypes import Addr, Mask, Row
 from surefoot.isa.effects import Flow
-from surefoot.proof.domain import Domain
+from surefoot.proof.domain import Code, Domain
+from surefoot.proof.survey import Survey
 
-__all__ = ["find_noreturn"]
-
-_CHUNK = 1 << 18
+__all__ = ["find_noreturn", "without_return"]
 
 
-def find_noreturn(domain: Domain, stops: Addr) -> Mask:
-    """Find the functions that never return.
+def find_noreturn(domain: Domain, found: Survey, code: Code) -> Mask:
+    """Find the functions that never return: (f,) bool.
 
-    Args:
-        domain: the instructions.
-        stops: (b,) uint64, sorted addresses that control does not go past.
-
-    Returns:
-        (f,) bool.
+    Whatever is not known to end there counts as a return: indirect jumps, ERET, undefined words, code without
+    rules, the middle of another function, a call through a register as the last instruction.
     """
-    count = domain.usable.size
     may = ~domain.usable
-    leaves_from: list[Row] = []
-    leaves_to: list[Row] = []
-    nobody = np.zeros(count, dtype=np.bool_)
-    low = 0
-    while low < count:
-        high = max(low + 1, int(np.searchsorted(domain.first, domain.first[low] + _CHUNK, side="right")) - 1)
-        high = min(high, count)
-        part = domain.slice_of(low, high)
-        func, flow = part.func, part.effects.flow
-        ends = np.isin(flow, (Flow.RETURN, Flow.JUMP_REG, Flow.ERET))
-        may[func[ends]] = True
-        jumps = np.flatnonzero((flow == Flow.JUMP) | (flow == Flow.COND))
-        target = part.targets(jumps)
-        start, end = domain.rules.functions.start[func[jumps]], domain.rules.functions.end[func[jumps]]
-        outside = (target < start) | (target >= end)
-        leaves_from.append(func[jumps[outside]])
-        leaves_to.append(_function_at(domain, target[outside]))
-        last = domain.first[low + 1 : high + 1] - 1 - part.base
-        last = last[last >= 0]
-        falls = last[part.continues(stops, nobody)[last]]
-        called = falls[flow[falls] == Flow.CALL]
-        may[func[falls[flow[falls] != Flow.CALL]]] = True
-        leaves_from.append(func[called])
-        leaves_to.append(_function_at(domain, part.targets(called)))
-        low = high
-    source, target = np.concatenate(leaves_from), np.concatenate(leaves_to)
+    ends = (Flow.RETURN, Flow.JUMP_REG, Flow.ERET, Flow.UNDEFINED)
+    may[domain.func(np.flatnonzero(np.isin(found.flow, ends)))] = True
+    may[domain.func(found.sites[np.isin(found.variants.flow, ends)])] = True
+    leaves = [_outside(domain, found.jumps, found.jump_to)]
+    branching = np.isin(found.variants.flow, (Flow.JUMP, Flow.COND))
+    leaves.append(_outside(domain, found.sites[branching], found.variant_to[branching]))
+    fault = domain.find(code.faults)
+    leaves.append(_outside(domain, fault[fault >= 0], code.fixups[fault >= 0]))
+    last = domain.first[1:] - 1
+    falls = last[found.on[last]]
+    called = falls[found.flow[falls] == Flow.CALL]
+    may[domain.func(falls[found.flow[falls] != Flow.CALL])] = True
+    leaves.append((domain.func(called), _function_at(domain, found.call_to[np.searchsorted(found.calls, called)])))
+    at_last = np.isin(found.sites, last) & found.variant_on
+    may[domain.func(found.sites[at_last])] = True
+    source = np.concatenate([one for one, _ in leaves])
+    target = np.concatenate([two for _, two in leaves])
     may[source[target < 0]] = True
     source, target = source[target >= 0], target[target >= 0]
     while True:  # each round makes at least one more function return, so this ends
@@ -64,9 +49,27 @@ def find_noreturn(domain: Domain, stops: Addr) -> Mask:
         may[more] = True
 
 
+def without_return(domain: Domain, found: Survey, noreturn: Mask) -> Mask:
+    """Give `Survey.on` for calls that do not come back: (n,) bool.
+
+    A call that the kernel may replace by something else (a variant) is taken to come back.
+    """
+    on = found.on.copy()
+    callee = _function_at(domain, found.call_to)
+    lost = found.calls[(callee >= 0) & noreturn[callee]]
+    on[lost[~np.isin(lost, found.sites)]] = False
+    return on
+
+
+def _outside(domain: Domain, at: Row, target: Addr) -> tuple[Row, Row]:
+    """Give the branches that leave their function: the function, and the one that starts where they go, or -1."""
+    func = domain.func(at)
+    index = domain.rules.functions
+    leaves = (target < index.start[func]) | (target >= index.end[func])
+    return func[leaves], _function_at(domain, target[leaves])
+
+
 def _function_at(domain: Domain, addr: Addr) -> Row:
-    """(n,) int64, the function that starts at each address, -1 for none."""
-    row = domain.rules.lookup(addr, np.zeros(addr.shape, dtype=np.bool_))
-    func = domain.rules.func[np.maximum(row, 0)].astype(np.int64)
-    good = (row >= 0) & (domain.rules.functions.start[func] == addr)
-    return np.where(good, func, np.int64(-1))
+    """(k,) int64, the function that starts at each address, -1 for none."""
+    at = domain.find(addr)
+    return np.where(domain.is_start(at), domain.func(np.maximum(at, 0)), np.int64(-1))

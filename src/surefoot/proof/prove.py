@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from surefoot.dtypes import Addr, Insn, Mask, Row
 from surefoot.dtypes import Code as CodeArray
+from surefoot.isa.effects import Flow
 from surefoot.metadata.rules import RuleTable
-from surefoot.proof.domain import Code, Domain, Part
-from surefoot.proof.edges import Edges, check_edges
+from surefoot.proof.domain import Code, Domain
+from surefoot.proof.edges import check_edges
+from surefoot.proof.entries import Entries, find_entries, with_relatives
 from surefoot.proof.exact import Exact, analyse
-from surefoot.proof.machine import Fit
-from surefoot.proof.noreturn import find_noreturn
+from surefoot.proof.graph import Graph, Tables, build_graph, with_tables
+from surefoot.proof.jumps import resolve_jumps
+from surefoot.proof.machine import Fit, State
+from surefoot.proof.noreturn import find_noreturn, without_return
+from surefoot.proof.reach import unreached
+from surefoot.proof.survey import Survey, survey
 from surefoot.proof.verdicts import Verdict
 
 __all__ = ["Open", "Proof", "prove", "summarise"]
-
-_CHUNK: Final = 1 << 17
-"""Instructions per piece of the fast path: its arrays fit the caches."""
 
 
 class Open(IntEnum):
@@ -54,9 +57,12 @@ class Proof:
         open: (n,) uint8, `Open`.
         noreturn: (f,) bool, functions that never return.
         slow: (f,) bool, functions that needed the exact analysis.
-        exits: (x,) uint64, instructions that leave their function in a state that is not that of its entry.
+        exits: (x,) uint64, ascending, instructions that leave their function in a state that is not surely that of
+            its entry, and those that the linker moved into stubs (which are proved as if they were still there).
         edge_from: (e,) uint64, proved instructions from which a path runs into a refuted row, and
         edge_to: (e,) uint64, the address of that row's instruction.
+        state_at: (s,) int64, ascending, instructions that are reached and not proved, and
+        states: (s) what is known before each.
     """
 
     rules: RuleTable
@@ -69,13 +75,19 @@ class Proof:
     exits: Addr
     edge_from: Addr
     edge_to: Addr
+    state_at: Row
+    states: State
 
     def index(self, addr: Addr) -> Row:
-        """Give the instruction index of each address, -1 where no rule speaks of it."""
+        """Give the instruction index of each address, -1 where no rule speaks of it, or in mid-instruction."""
         row = self.rules.lookup(addr, np.zeros(addr.shape, dtype=np.bool_))
+        if not self.verdicts.size:
+            return np.full(addr.shape, -1, dtype=np.int64)
         safe = np.maximum(row, 0)
-        at = self.row_first[safe] + ((addr - self.rules.start[safe]) >> np.uint64(2)).astype(np.int64)
-        return np.where(row >= 0, at, np.int64(-1))
+        off = addr - self.rules.start[safe]
+        at = self.row_first[safe] + (off >> np.uint64(2)).astype(np.int64)
+        good = (row >= 0) & (off & np.uint64(3) == 0) & (at < self.row_first[safe + 1])
+        return np.where(good, at, np.int64(-1))
 
     def verdict(self, addr: Addr) -> CodeArray:
         """Give the verdict at each instruction address: (n,) uint8, `Verdict`."""
@@ -91,76 +103,121 @@ class Proof:
         return result
 
 
-def prove(rules: RuleTable, ranges: list[tuple[int, Insn]], code: Code | None = None) -> Proof:
+def prove(rules: RuleTable, ranges: Sequence[tuple[int, Insn]], code: Code | None = None) -> Proof:
     """Prove or refute the rule row at every instruction.
 
     Args:
         rules: a table from `RuleTable.for_lookup`, ABI defaults applied.
-        ranges: (address, words) of executable code.
-        code: exception table, jump labels and stops of the image.
+        ranges: (address, words) of all executable code, that without rules included.
+        code: how the image's code runs differently from what its words say (`surefoot.proof.inputs.code_of`).
 
     Returns:
         the verdicts.
     """
     code = code or Code()
     domain = Domain.of(rules, ranges)
-    noreturn = find_noreturn(domain, code.stops)
-    count = domain.usable.size
-    edges = Edges(~domain.usable)
-    low = 0
-    while low < count:
-        high = int(np.searchsorted(domain.first, domain.first[low] + _CHUNK, side="right")) - 1
-        high = min(max(low + 1, high), count)
-        check_edges(domain, low, high, code, noreturn, edges)
-        low = high
+    found = survey(domain, code)
+    noreturn = find_noreturn(domain, found, code)
+    on = without_return(domain, found, noreturn)
+    entries = find_entries(domain, found, code, ranges)
+    failed = check_edges(domain, found, entries, code, on)
+    failed[domain.func(unreached(domain, found, entries, code, on))] = True
+    slow = with_relatives(failed, entries.ties)
     verdicts = np.full(len(domain), Verdict.PROVEN, dtype=np.uint8)
     why = np.zeros(len(domain), dtype=np.uint8)
-    _mark_unusable(domain, verdicts, why)
-    slow = np.flatnonzero(edges.failed & domain.usable)
-    nothing = np.zeros(0, dtype=np.uint64)
-    exits = edge_from = edge_to = nothing
-    if slow.size:
-        part = domain.gather(slow)
-        foreign = np.unique(np.concatenate(edges.foreign)) if edges.foreign else nothing
-        exact = analyse(part, code, noreturn, foreign)
-        _settle(part, exact, verdicts, why)
-        exits = part.addr[exact.exits]
-        edge_from, edge_to = _breaking(part, exact)
+    lost = np.repeat(~domain.usable, np.diff(domain.first))
+    verdicts[lost], why[lost] = Verdict.UNPROVEN, Open.UNUSABLE
+    slow, graph, exact = _close(domain, found, entries, code, on, noreturn, slow)
+    _settle(graph, exact, entries, verdicts, why)
+    good, bad = exact.reached & (exact.fit == Fit.YES), exact.reached & (exact.fit == Fit.NO)
+    broken = good[graph.source] & bad[graph.target]
+    known = np.flatnonzero(exact.reached & (verdicts[graph.at] != Verdict.PROVEN))
     return Proof(
-        rules, domain.row_first, domain.first, verdicts, why, noreturn, edges.failed, exits, edge_from, edge_to
+        rules=rules,
+        row_first=domain.row_first,
+        first=domain.first,
+        verdicts=verdicts,
+        open=why,
+        noreturn=noreturn,
+        slow=slow,
+        exits=domain.addr(np.unique(np.concatenate([graph.at[exact.exits], domain.moved]))),
+        edge_from=domain.addr(graph.at[graph.source[broken]]),
+        edge_to=domain.addr(graph.at[graph.target[broken]]),
+        state_at=graph.at[known],
+        states=exact.state.take(known),
     )
 
 
-def _mark_unusable(domain: Domain, verdicts: CodeArray, why: CodeArray) -> None:
-    """Leave functions whose rows or words are not all there unproven."""
-    func = np.repeat(np.arange(domain.usable.size), np.diff(domain.first))
-    lost = ~domain.usable[func]
-    verdicts[lost] = Verdict.UNPROVEN
-    why[lost] = Open.UNUSABLE
+def _close(
+    domain: Domain, found: Survey, entries: Entries, code: Code, on: Mask, noreturn: Mask, slow: Mask
+) -> tuple[Mask, Graph, Exact]:
+    """Analyse functions, with more of them as what is found about some concerns others, until nothing changes."""
+    unfaithful = np.zeros(slow.shape, dtype=np.bool_)
+    while True:  # each round adds a function to `slow` or to `unfaithful`, so this ends
+        tables, tail, more = _jumps(domain, found, entries, code, on, unfaithful)
+        slow = with_relatives(slow | more, entries.ties)
+        graph = build_graph(domain, found, entries, code, on, np.flatnonzero(slow & domain.usable), unfaithful)
+        graph = with_tables(graph, entries.fragment, tables)
+        exact = analyse(graph, entries, noreturn, tail, tables)
+        broken = unfaithful.copy()
+        broken[graph.func[exact.breaks]] = True
+        more = with_relatives(slow | _affected(domain, found, broken), entries.ties)
+        if not bool(np.any(more != slow)) and not bool(np.any(broken != unfaithful)):
+            return slow, graph, exact
+        slow, unfaithful = more, broken
 
 
-def _settle(part: Part, exact: Exact, verdicts: CodeArray, why: CodeArray) -> None:
+def _jumps(
+    domain: Domain, found: Survey, entries: Entries, code: Code, on: Mask, unfaithful: Mask
+) -> tuple[Tables, Row, Mask]:
+    """Resolve the indirect jumps: their targets, those that may be tail calls, and the functions they concern."""
+    chosen = np.zeros(domain.usable.size, dtype=np.bool_)
+    chosen[domain.func(found.leaves[found.flow[found.leaves] == Flow.JUMP_REG])] = True
+    while True:  # each round adds a function
+        chosen = with_relatives(chosen, entries.ties)
+        graph = build_graph(domain, found, entries, code, on, np.flatnonzero(chosen & domain.usable), unfaithful)
+        tables, tail = resolve_jumps(graph, entries, code)
+        goal = domain.find(tables.target)
+        func = domain.func(np.maximum(goal, 0))
+        more = chosen.copy()
+        more[func[(goal >= 0) & (~domain.is_start(goal) | entries.fragment[func])]] = True
+        if bool(np.all(more == chosen)):
+            return tables, graph.at[tail], chosen
+        chosen = more
+
+
+def _affected(domain: Domain, found: Survey, broken: Mask) -> Mask:
+    """Add to `broken` the functions that end in one of them, and give those that call one: (f,) bool."""
+    goal = domain.find(found.jump_to)
+    ends = domain.is_start(goal) & (domain.func(np.maximum(goal, 0)) != domain.func(found.jumps))
+    source, target = domain.func(found.jumps[ends]), domain.func(goal[ends])
+    while bool(np.any(broken)):
+        more = source[broken[target] & ~broken[source]]
+        if not more.size:
+            break
+        broken[more] = True
+    goal = domain.find(found.call_to)
+    start = domain.is_start(goal)
+    callers = np.zeros(broken.shape, dtype=np.bool_)
+    called = start & broken[domain.func(np.maximum(goal, 0))]
+    callers[domain.func(found.calls[called])] = True
+    return callers
+
+
+def _settle(graph: Graph, exact: Exact, entries: Entries, verdicts: CodeArray, why: CodeArray) -> None:
     """Turn exact states into verdicts."""
-    at = part.at if part.at is not None else np.arange(part.base, part.base + len(part), dtype=np.int64)
-    reason = np.zeros(len(part), dtype=np.uint8)
+    reason = np.zeros(len(graph), dtype=np.uint8)
     reason[exact.fit == Fit.NO] = Open.CONTRADICTED
     reason[exact.fit == Fit.OPEN] = Open.NOT_KNOWN
     reason[~exact.reached] = Open.NOT_REACHED
-    loose = np.unique(part.func[exact.unresolved])
-    reason[np.isin(part.func, loose)] = Open.INDIRECT_JUMP
-    verdict = np.full(len(part), Verdict.UNPROVEN, dtype=np.uint8)
+    loose = np.zeros(graph.domain.usable.size, dtype=np.bool_)
+    loose[graph.func[exact.loose]] = True
+    reason[with_relatives(loose, entries.ties)[graph.func]] = Open.INDIRECT_JUMP
+    verdict = np.full(len(graph), Verdict.UNPROVEN, dtype=np.uint8)
     verdict[reason == Open.NONE] = Verdict.PROVEN
     verdict[reason == Open.CONTRADICTED] = Verdict.REFUTED
-    verdicts[at] = verdict
-    why[at] = reason
-
-
-def _breaking(part: Part, exact: Exact) -> tuple[Addr, Addr]:
-    """Give the edges that lead from a row that holds to one that does not."""
-    good = exact.reached & (exact.fit == Fit.YES)
-    bad = exact.reached & (exact.fit == Fit.NO)
-    broken = good[exact.edge_from] & bad[exact.edge_to]
-    return part.addr[exact.edge_from[broken]], part.addr[exact.edge_to[broken]]
+    verdicts[graph.at] = verdict
+    why[graph.at] = reason
 
 
 def summarise(verdicts: CodeArray) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """Layer 4: what one instruction makes of a machine state.
 
-Assumptions, listed for every report by `surefoot.proof.assumptions`: a callee keeps SP, x29 and the caller's frame;
-a store whose address is computed (through another register, or SP or x29 plus a register) does not hit a saved slot.
+What it takes on trust is listed by `surefoot.proof.assumptions`: a callee keeps SP, x29 and the caller's frame; a
+store whose address is computed (through another register, SP or x29 at an unknown distance from the CFA, or a
+register offset) does not hit a saved slot; SP computed from another register does not rise above one.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from surefoot.dtypes import Mask, Off
+from surefoot.dtypes import Code, Mask, Off
 from surefoot.isa.effects import FP, SP, Effects, FpEffect, LrEffect, SpEffect, Store
-from surefoot.proof.machine import Fp, Lr, State
+from surefoot.proof.machine import Fp, Lr, Slot, State
 
 __all__ = ["transfer"]
 
@@ -39,10 +40,11 @@ def transfer(state: State, effects: Effects) -> State:
         n states after, as control reaches the next instruction or a branch target; for a call, as it returns.
     """
     after = state.copy()
+    _move_sp(state, effects, after)
     _store(state, effects, after)
     _move_fp(state, effects, after)
     _move_lr(state, effects, after)
-    _move_sp(state, effects, after)
+    _abandon(state, effects, after)
     return after
 
 
@@ -63,17 +65,24 @@ def _store(state: State, effects: Effects, after: State) -> None:
     known &= frame
     known &= ~effects.store_unknown
     wild = effects.store == Store.ANYWHERE
-    for slot, saved in (("fp_slot", "fp_saved"), ("ra_slot", "ra_saved")):
-        at = getattr(state, slot)
+    # Nothing below SP survives the next exception: a store there saves nothing.
+    kept = known & ~(after.s_known & (low < -after.s))
+    for value, copied, slot, saved in (
+        (state.fp == Fp.CALLER, effects.fp_at, "fp_slot", "fp_saved"),
+        (state.lr == Lr.RETURN, effects.lr_at, "ra_slot", "ra_saved"),
+    ):
+        at, kind = getattr(state, slot), getattr(state, saved)
         hit = known & (low < at + 8) & (at < high)
-        setattr(after, saved, getattr(after, saved) & ~hit & ~wild)
-    # A second copy (the argument of a tracing call, say) does not replace the first, which rows name.
-    keeps_fp = known & (effects.fp_at >= 0) & (state.fp == Fp.CALLER) & ~after.fp_saved
-    after.fp_slot = np.where(keeps_fp, low + effects.fp_at, after.fp_slot)
-    after.fp_saved = after.fp_saved | keeps_fp
-    keeps_ra = known & (effects.lr_at >= 0) & (state.lr == Lr.RETURN) & ~after.ra_saved
-    after.ra_slot = np.where(keeps_ra, low + effects.lr_at, after.ra_slot)
-    after.ra_saved = after.ra_saved | keeps_ra
+        kind = _drop(kind, hit)
+        kind = np.where(wild, np.uint8(Slot.MAYBE), kind)
+        copy = value & (copied >= 0) & (effects.store != Store.NONE)
+        new = copy & kept & (kind != Slot.YES) & (kind != Slot.FIRST)
+        place = low + copied
+        # A second copy (the argument of a tracing call, say) does not replace the first, which rows name.
+        second = copy & ~new
+        kind = np.where(new, np.where(kind == Slot.NO, np.uint8(Slot.YES), np.uint8(Slot.FIRST)), _more(kind, second))
+        setattr(after, slot, np.where(new, place, np.where((kind == Slot.NO) | (kind == Slot.MAYBE), 0, at)))
+        setattr(after, saved, kind)
     pushed = (effects.store == Store.ELSEWHERE) & (effects.store_base == _SHADOW_SP)
     pushed &= (effects.lr_at == 0) & (effects.store_off == 0) & (state.lr == Lr.RETURN)
     touched = (effects.writes >> np.uint32(_SHADOW_SP)) & np.uint32(1) != 0
@@ -89,11 +98,13 @@ def _move_fp(state: State, effects: Effects, after: State) -> None:
     add = (how == FpEffect.ADD) & (state.fp == Fp.FRAME)
     at, known = _from_cfa(state, effects.fp_reg, effects.fp_imm)
     load = how == FpEffect.LOAD
-    back = load & known & state.fp_saved & (at == state.fp_slot)
+    held = (state.fp_saved == Slot.YES) | (state.fp_saved == Slot.FIRST)
+    back = load & known & held & (at == state.fp_slot)
+    blur = load & ((state.fp_saved == Slot.FIRST) | (state.fp_saved == Slot.MAYBE))
     frame = from_sp | add
     kind = np.full(how.shape, Fp.CLOBBERED, dtype=np.uint8)
     blind = ((how == FpEffect.FROM_SP) & ~state.s_known) | (load & ~known) | (how == FpEffect.FROM_REG)
-    kind[blind | ((how == FpEffect.ADD) & (state.fp == Fp.UNKNOWN))] = Fp.UNKNOWN
+    kind[blind | blur | ((how == FpEffect.ADD) & (state.fp == Fp.UNKNOWN))] = Fp.UNKNOWN
     kind[frame] = Fp.FRAME
     kind[back] = Fp.CALLER
     after.fp = np.where(how == FpEffect.KEEP, state.fp, kind)
@@ -108,10 +119,12 @@ def _move_lr(state: State, effects: Effects, after: State) -> None:
         return
     at, known = _from_cfa(state, effects.lr_reg, effects.lr_imm)
     load = how == LrEffect.LOAD
-    back = load & known & state.ra_saved & (at == state.ra_slot)
+    held = (state.ra_saved == Slot.YES) | (state.ra_saved == Slot.FIRST)
+    back = load & known & held & (at == state.ra_slot)
+    blur = load & ((state.ra_saved == Slot.FIRST) | (state.ra_saved == Slot.MAYBE))
     popped = load & (effects.lr_reg == _SHADOW_SP) & (effects.lr_imm == -8) & state.shadow
     kind = np.full(how.shape, Lr.CLOBBERED, dtype=np.uint8)
-    kind[(load & ~known) | (how == LrEffect.FROM_REG)] = Lr.UNKNOWN
+    kind[(load & ~known) | blur | (how == LrEffect.FROM_REG)] = Lr.UNKNOWN
     kind[back | popped] = Lr.RETURN
     same = np.isin(how, _SAME_LR)
     after.lr = np.where(same, state.lr, kind)
@@ -119,7 +132,7 @@ def _move_lr(state: State, effects: Effects, after: State) -> None:
 
 
 def _move_sp(state: State, effects: Effects, after: State) -> None:
-    """SP; a slot that falls below it belongs to the next exception."""
+    """SP."""
     how = effects.sp
     if not bool(np.any(how != SpEffect.KEEP)):
         return
@@ -128,5 +141,29 @@ def _move_sp(state: State, effects: Effects, after: State) -> None:
     keep = how == SpEffect.KEEP
     after.s_known = np.where(keep | (how == SpEffect.ADD), state.s_known, on_fp)
     after.s = np.where(after.s_known, np.where(keep, state.s, moved), 0)
-    after.fp_saved = after.fp_saved & ~(after.s_known & (after.fp_slot < -after.s))
-    after.ra_saved = after.ra_saved & ~(after.s_known & (after.ra_slot < -after.s))
+
+
+def _abandon(state: State, effects: Effects, after: State) -> None:
+    """Slots that SP has risen above belong to the next exception."""
+    if not bool(np.any(effects.sp != SpEffect.KEEP)):
+        return
+    # SP rises by a constant from an unknown place: it may pass a slot.
+    risen = (effects.sp == SpEffect.ADD) & ~state.s_known & (effects.sp_imm > 0)
+    for slot, saved in (("fp_slot", "fp_saved"), ("ra_slot", "ra_saved")):
+        kind, at = getattr(after, saved), getattr(after, slot)
+        kind = _drop(kind, after.s_known & (at < -after.s))
+        kind = np.where(risen & (kind != Slot.NO), np.uint8(Slot.MAYBE), kind)
+        setattr(after, saved, kind)
+        setattr(after, slot, np.where((kind == Slot.NO) | (kind == Slot.MAYBE), 0, at))
+
+
+def _drop(kind: Code, hit: Mask) -> Code:
+    """Give `Slot` after the word at the state's offset lost the value."""
+    lost = np.where(kind == Slot.YES, np.uint8(Slot.NO), np.where(kind == Slot.FIRST, np.uint8(Slot.MAYBE), kind))
+    return np.where(hit, lost, kind)
+
+
+def _more(kind: Code, copied: Mask) -> Code:
+    """Give `Slot` after the value was stored elsewhere too."""
+    more = np.where(kind == Slot.YES, np.uint8(Slot.FIRST), np.where(kind == Slot.NO, np.uint8(Slot.MAYBE), kind))
+    return np.where(copied, more, kind)
