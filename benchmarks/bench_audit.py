@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/bench_audit.py VMLINUX [--runs N]
 
-Every job is a whole process, interpreter and imports included, its output thrown away; CPU is user + system time as the
-kernel reports it when the process ends. The best of N runs, which other load disturbs least, is printed, and whether
-the goals are met: less CPU than objdump in every format, less than 2 GB.
+Every job is a whole process, interpreter and imports included, its output thrown away; CPU is user + system time as
+the kernel reports it when the process ends. The best of N runs, which other load disturbs least, is printed, and
+whether the goals are met: less CPU than objdump in every format, less than 2 GB.
 """
 
 from __future__ import annotations

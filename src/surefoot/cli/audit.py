@@ -52,7 +52,13 @@ _LEVELS = ("error", "warning", "note", "never")
 @click.option(
     "--examples", type=click.IntRange(min=0), default=1, show_default=True, help="Findings shown of each code."
 )
-@click.option("--no-lines", is_flag=True, help="Do not look source lines up.")
+@click.option(
+    "--lines",
+    type=click.Choice(["some", "all", "none"]),
+    default="some",
+    show_default=True,
+    help="Look source lines up for some findings of each code, for all (slower), or for none.",
+)
 @global_options
 @pass_globals
 def audit(
@@ -65,7 +71,7 @@ def audit(
     output: Path | None,
     fail_on: str,
     examples: int,
-    no_lines: bool,
+    lines: str,
 ) -> Exit:
     """Prove the unwind metadata of an image against its code, and say what to repair.
 
@@ -76,7 +82,7 @@ def audit(
     Exit status: 0 if no finding is as bad as --fail-on says, 1 if one is, 2 if there is no answer.
     """
     with progress(held, f"proving {image.name}"):
-        report = _report(image, modules, live, lines=not no_lines)
+        report = _report(image, modules, live, lines=lines)
     form = "json" if held.json else form
     text = _render(report, form, _style(held, output), examples=examples, quiet=held.quiet)
     if output is None:
@@ -103,11 +109,11 @@ def _render(report: AuditReport, form: str, style: Style, *, examples: int, quie
     if form == "json":
         from surefoot.report.audit_json import audit_json
 
-        return json.dumps(audit_json(report), indent=1, allow_nan=False) + "\n"
+        return json.dumps(audit_json(report), allow_nan=False) + "\n"
     if form == "sarif":
         from surefoot.report.sarif import sarif
 
-        return json.dumps(sarif(report), indent=1, allow_nan=False) + "\n"
+        return json.dumps(sarif(report), allow_nan=False) + "\n"
     if form == "html":
         from surefoot.report.audit_html import audit_html
 
@@ -117,7 +123,7 @@ def _render(report: AuditReport, form: str, style: Style, *, examples: int, quie
     return "".join(audit_text(report, style, examples=examples, quiet=quiet))
 
 
-def _report(path: Path, modules: Path | None, live: Path | None, *, lines: bool) -> AuditReport:
+def _report(path: Path, modules: Path | None, live: Path | None, *, lines: str) -> AuditReport:
     """Audit the image and whatever was named with it."""
     from surefoot.errors import InputError, Unavailable
     from surefoot.image.files import open_image
@@ -133,7 +139,7 @@ def _report(path: Path, modules: Path | None, live: Path | None, *, lines: bool)
         for file in _module_files(modules):
             try:
                 module = open_image(file)
-                images.append(_audited(module, file, lines=False, noreturn=never))
+                images.append(_audited(module, file, lines="none", noreturn=never))
             except InputError as error:
                 notes.append(f"{file.name}: {error.message}")
     return AuditReport(images, tuple(notes))
@@ -163,7 +169,7 @@ def _audited(
     image: Image,
     path: Path,
     *,
-    lines: bool,
+    lines: str,
     live: Path | None = None,
     modules: Path | None = None,
     noreturn: frozenset[str] | None = None,
@@ -172,18 +178,19 @@ def _audited(
     from surefoot.audit.auditing import audit as examine
     from surefoot.audit.auditing import prepare
     from surefoot.image.binary import ImageKind
-    from surefoot.report.audit_view import build_image
+    from surefoot.report.audit_view import LINED, build_image
     from surefoot.targets.lines import ImageLines
 
     subject = prepare(image, noreturn)
     done = examine(subject)
     running = None if live is None else _live(subject, path, live, modules)
     ask = None
-    if lines and image.kind is ImageKind.KERNEL and subject.parts:
+    if lines != "none" and image.kind is ImageKind.KERNEL and subject.parts:
         last, words = subject.parts[-1]
         ask = ImageLines(path, subject.parts[0][0], last + 4 * words.size)
     name = image.modinfo.get("name", path.name.partition(".")[0]) if image.kind is ImageKind.MODULE else ""
-    return build_image(done, name=path.name, module=name, live=running, lines=ask)
+    lined = len(done.findings) if lines == "all" else LINED
+    return build_image(done, name=path.name, module=name, live=running, lines=ask, lined=lined)
 
 
 def _live(subject: Subject, vmlinux: Path, vmcore: Path, modules: Path | None) -> Live:

@@ -104,10 +104,14 @@ class Disassembly:
 
     def _claims(self, addrs: np.ndarray[Any, np.dtype[np.uint64]]) -> list[str]:
         """Say what the row at each address claims."""
-        if self._subject.proof is None:
+        if self._subject.proof is None or not len(self._subject.proof.rules):
             return [""] * addrs.size
         rules: RuleTable = self._subject.proof.rules
-        rows = rules.lookup(addrs, np.zeros(addrs.size, dtype=np.bool_))
+        # As RuleTable.lookup, which works the ends of all functions out: too much for a few addresses at a time.
+        rows = np.maximum(np.searchsorted(rules.start, addrs, side="right") - 1, 0)
+        func = rules.func[rows]
+        ends = rules.functions.start[func] + rules.functions.size[func]
+        rows = np.where((rules.start[rows] <= addrs) & (addrs < ends), rows, -1)
         return [row_words(rules, row) if row >= 0 else "" for row in rows.tolist()]
 
     def _text(self, addr: int, word: int, target: int) -> str:

@@ -20,12 +20,14 @@ from surefoot.audit.textmap import Cover
 from surefoot.dtypes import Addr
 from surefoot.report.audit_code import CodeLine, Disassembly
 
-__all__ = ["KEYS", "AuditReport", "ImageReport", "Lines", "Place", "Shown", "build_image", "is_local"]
+__all__ = ["KEYS", "LINED", "AuditReport", "ImageReport", "Lines", "Place", "Shown", "build_image", "is_local"]
 
 Lines = Callable[[int], str]
 """Gives "file:line" of an instruction address, empty where it is not known."""
 
-KEYS = {
+LINED: Final = 20
+"""Findings of each code whose source line is looked up unless all are asked for: a look-up costs a millisecond."""
+KEYS: Final = {
     "proven": Cover.PROVEN,
     "refuted": Cover.REFUTED,
     "unproven": Cover.UNPROVEN,
@@ -84,6 +86,7 @@ class ImageReport:
         findings: the audit's and the live comparison's.
         disassembly: prints its code.
         lines: gives source lines.
+        lined: how many findings of each code have their source line looked up.
     """
 
     name: str
@@ -94,9 +97,15 @@ class ImageReport:
     findings: tuple[Finding, ...]
     disassembly: Disassembly
     lines: Lines | None = None
+    lined: int = LINED
     _shown: dict[Finding, Shown] = field(default_factory=dict)
 
-    def show(self, finding: Finding, *, code: bool = True, source: bool = True) -> Shown:
+    @cached_property
+    def _with_line(self) -> frozenset[Finding]:
+        """The findings whose source line is looked up."""
+        return frozenset(finding for group in self.by_code.values() for finding in group[: self.lined])
+
+    def show(self, finding: Finding, *, code: bool = True) -> Shown:
         """Give a finding with its code and source line; both are worked out here and kept."""
         known = self._shown.get(finding)
         if known is None:
@@ -106,10 +115,12 @@ class ImageReport:
             if rows is not None and int(rows[0]) >= 0:
                 start = int(functions.addr[self.audit.subject.ranges.function[int(rows[0])]])
             place = Place(finding.address, finding.symbol, finding.address - start)
-            line = self.lines(finding.address) if source and self.lines and finding.address else ""
+            line = (
+                self.lines(finding.address) if self.lines and finding in self._with_line and finding.address else ""
+            )
             listing = self.disassembly.around(finding) if code else ()
             known = Shown(finding, finding.info, place, line, listing)
-            if code and source:
+            if code:
                 self._shown[finding] = known
         return known
 
@@ -182,7 +193,13 @@ def _one(addr: int) -> Addr:
 
 
 def build_image(
-    audit: Audit, *, name: str, module: str = "", live: Live | None = None, lines: Lines | None = None
+    audit: Audit,
+    *,
+    name: str,
+    module: str = "",
+    live: Live | None = None,
+    lines: Lines | None = None,
+    lined: int = LINED,
 ) -> ImageReport:
     """Prepare one image for the report.
 
@@ -192,9 +209,9 @@ def build_image(
         module: name of the module, empty for the kernel.
         live: the running kernel compared with it.
         lines: gives source lines, asked for what is shown only.
+        lined: for how many findings of each code they are asked for.
     """
     more = tuple(live_findings(audit.subject, live)) if live is not None else ()
-    image = audit.subject.image
-    return ImageReport(
-        name, module, image.build_id, audit, live, audit.findings + more, Disassembly(audit.subject), lines
-    )
+    disassembly = Disassembly(audit.subject)
+    build_id = audit.subject.image.build_id
+    return ImageReport(name, module, build_id, audit, live, audit.findings + more, disassembly, lines, lined)
