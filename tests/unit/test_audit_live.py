@@ -69,7 +69,7 @@ def test_an_alternative_that_breaks_the_frame_is_found_in_the_image() -> None:
     subject, live, findings = run_live(kernel, {start: sub_sp(16)})
     assert live.differences.cause.tolist() == [Change.ALTERNATIVE]
     assert findings == []
-    assert Cover.REFUTED in subject.map.cover
+    assert Cover.UNPROVEN in subject.map.cover
     assert Cover.PROVEN in subject.map.cover
 
 
