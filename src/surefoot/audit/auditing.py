@@ -41,7 +41,7 @@ def prepare(image: Image, noreturn: Collection[str] | None = None) -> Subject:
     rules = load_rules(placed)
     if placed.bases is not None:
         rules = rules.placed(placed.bases)
-    proof = prove(rules.for_lookup().with_abi_defaults(), linked.proved, code_of(placed))
+    proof = prove(rules.for_lookup().with_abi_defaults(), linked.proved, code_of(placed, linked.proved))
     return Subject(placed, linked.parts, proof, linked.names)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from surefoot.audit.findings import Finding
 from surefoot.audit.subject import Subject
-from surefoot.audit.words import instructions, is_linker_stub, row_words
+from surefoot.audit.words import instructions, is_linker_stub, row_words, state_words
 from surefoot.dtypes import Addr, Code, Mask, Row
 from surefoot.isa.branches import branch_target
 from surefoot.isa.effects import Effects, Flow, FpEffect, LrEffect, SpEffect, effects
@@ -158,15 +158,24 @@ def _refuted(subject: Subject, proof: Proof) -> Iterator[Finding]:
             )
             yield Finding(_CODES[code], hit, name, message, edge, int(whole[func]))
         else:
-            message = _WORDS[code].format(claim=claim, n=instructions(length // 4))
+            message = _WORDS[code].format(claim=claim, n=instructions(length // 4), fact=_fact(proof, hit))
             yield Finding(_CODES[code], hit, name, message, edge, length)
 
 
 _WORDS: Final = {
-    _WRONG: "The row ({claim}) is not so at {n}: see the instruction that leads here",
-    _EARLY: "x29 is the caller's again, yet the row computes the CFA from it ({claim}): wrong for {n}",
-    _LINK: "`bl .+4` has overwritten x30, yet the row says {claim}: wrong for {n}",
+    _WRONG: "The row says {claim}, wrong for {n}; in fact {fact}",
+    _EARLY: "x29 is the caller's again, and the row computes the CFA from it: {claim}, wrong for {n}; in fact {fact}",
+    _LINK: "`bl .+4` has overwritten x30, and the row says {claim}: wrong for {n}",
 }
+
+
+def _fact(proof: Proof, addr: int) -> str:
+    """Say what the analysis knows of the machine before an instruction that is not proved."""
+    at = int(proof.index(np.array([addr], dtype=np.uint64))[0])
+    k = int(np.searchsorted(proof.state_at, at))
+    return (
+        state_words(proof.states, k) if k < proof.state_at.size and int(proof.state_at[k]) == at else "no path known"
+    )
 
 
 def _exits(subject: Subject, proof: Proof) -> Iterator[Finding]:

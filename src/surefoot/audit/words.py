@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from surefoot.metadata.rules import CfaBase, FpRule, RaRule, RuleTable
+from surefoot.proof.machine import Fp, Lr, Slot, State
 
-__all__ = ["STUB_ENDS", "STUB_MARKS", "instructions", "is_linker_stub", "row_words"]
+__all__ = ["STUB_ENDS", "STUB_MARKS", "instructions", "is_linker_stub", "row_words", "state_words"]
 
 STUB_MARKS: Final = ("e843419@", "e835769@")
 STUB_ENDS: Final = ("_veneer",)
@@ -45,3 +46,25 @@ def row_words(rules: RuleTable, row: int) -> str:
         RaRule(ra_rule), "not stated"
     )
     return f"CFA={cfa} x29={fp} RA={ra}"
+
+
+def state_words(state: State, row: int) -> str:
+    """Say what is known of the machine, such as "SP=CFA-80, x29 is the caller's, return address at CFA-72".
+
+    Args:
+        state: machine states.
+        row: which of them.
+    """
+    parts = [f"SP=CFA{-int(state.s[row]):+d}" if state.s_known[row] else "SP is not known"]
+    if int(state.fp[row]) == Fp.FRAME:
+        parts.append(f"x29=CFA{int(state.k[row]):+d}")
+    else:
+        known = {Fp.CALLER: "x29 is the caller's", Fp.CLOBBERED: "x29 is neither the caller's nor a frame's"}
+        parts.append(known.get(Fp(int(state.fp[row])), "x29 is not known"))
+    places = ["in x30"] if int(state.lr[row]) == Lr.RETURN else []
+    if int(state.ra_saved[row]) in {Slot.YES, Slot.FIRST}:
+        places.append(f"at CFA{int(state.ra_slot[row]):+d}")
+    if bool(state.shadow[row]):
+        places.append("on the shadow call stack")
+    parts.append(f"return address {' and '.join(places)}" if places else "return address not known to be anywhere")
+    return ", ".join(parts)
