@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import json_schema
 from surefoot.cli import main as cli_main
 from surefoot.cli.exits import Exit
 from surefoot.machine import campaign as campaign_module
@@ -31,7 +32,7 @@ def test_the_answer_as_json_and_its_state(
     state = str(tmp_path / "state.json")
     assert cli_main.run([*WORDS, "--json", "--state", state]) == Exit.WELL
     first: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert first["schema"] == "surefoot.campaign/1"
+    assert json_schema.findings(json_schema.load("campaign-1.json"), first) == []
     assert first["boundaries"] == 4_000
     assert first["addresses"] > 500
     for counts in first["walkers"].values():
