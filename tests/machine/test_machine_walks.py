@@ -86,3 +86,18 @@ def test_a_batch_is_what_single_captures_are() -> None:
         whole = walk(instant.code, instant.stacks, instant.tasks.take(np.array([row])), instant.layout)
         assert ours.pc.tolist() == whole.pc.tolist()
         assert ours.reason.tolist() == whole.reason.tolist()
+
+
+def test_redirected_functions_are_walked_rightly() -> None:
+    """With the handler of live patching on, new functions run in place of the old, and reliable means complete."""
+    kernel = load_kernel()
+    recorder = Recorder(kernel)
+    machine = start_machine(kernel, recorder, tracing=4, settle=3_000)
+    machine.control("patch", 1)
+    machine.board.run(150_000)
+    assert machine.control("tracing_now") == 4
+    (batch,) = record(machine, recorder, boundaries=15_000, batch=15_000, tracing=False)
+    low, high = kernel.span("pair_f_new")
+    assert any(low <= addr < high for addr in recorder.addresses)
+    traces = walk(batch.code, batch.stacks, batch.tasks, batch.layout)
+    assert not np.any(traces.reliable & ~_exact(batch, traces))

@@ -84,7 +84,7 @@ struct task_struct {
 	u64 nvcsw, nivcsw;
 	u64 wake_at; /* instruction count */
 	const void *wait_on;
-	u64 exits;
+	u64 probed_pstate; /* interrupt masks to go back to after a step out of line */
 };
 
 enum task_state { TASK_RUNNING = 0, TASK_INTERRUPTIBLE = 1, TASK_UNINTERRUPTIBLE = 2, TASK_DEAD = 16, TASK_FREE = 64 };

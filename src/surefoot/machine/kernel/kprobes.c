@@ -126,15 +126,13 @@ notrace bool kprobe_handler(struct pt_regs *regs, u32 imm)
 		if (imm == BRK_PROBE && regs->pc == p->addr) {
 			pre_handler_kretprobe(p, regs);
 			regs->pc = (u64)p->slot;
-			/* the state is kept where a step cannot change it */
-			regs->orig_x0 = regs->pstate;
-			regs->pstate |= 0x3c0;
-			current->exits = regs->orig_x0;
+			current->probed_pstate = regs->pstate;
+			regs->pstate |= 0x3c0; /* one step at a time */
 			return true;
 		}
 		if (imm == BRK_STEPPED && regs->pc == (u64)(p->slot + 1)) {
 			regs->pc = p->addr + 4;
-			regs->pstate = (regs->pstate & ~0x3c0UL) | (current->exits & 0x3c0);
+			regs->pstate = (regs->pstate & ~0x3c0UL) | (current->probed_pstate & 0x3c0);
 			return true;
 		}
 	}

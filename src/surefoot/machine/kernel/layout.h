@@ -1,4 +1,4 @@
-/* Constants shared by C, assembly, the linker script and the loader. check.c holds them against the structures. */
+/* Constants shared by C, assembly, the linker script and the loader. main.c holds them against the structures. */
 #ifndef LAYOUT_H
 #define LAYOUT_H
 
