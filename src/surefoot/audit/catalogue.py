@@ -222,7 +222,8 @@ CATALOGUE: Final[dict[str, CodeInfo]] = {
         Owner.COMPILER,
         "a slot below SP",
         "The row names a slot below SP: the next exception overwrites it with its struct pt_regs.",
-        "State that the register is restored before SP moves above its slot (shadow call stack epilogues of GCC).",
+        "Reload the register before SP moves above its slot, or state where it is then: on a shadow call stack at "
+        "[x18 - 8].",
     ),
     "unproven-jump": CodeInfo(
         Part.PROOFS,

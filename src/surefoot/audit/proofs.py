@@ -154,7 +154,7 @@ def _refuted(subject: Subject, proof: Proof) -> Iterator[Finding]:
             seen.add(func)
             message = (
                 f"The rows do not follow the prologue or epilogue: {instructions(int(whole[func]) // 4)} refuted, "
-                f"the first where the row still says {claim}"
+                f"the first where the row still says {claim} and in fact {_fact(proof, hit)}"
             )
             yield Finding(_CODES[code], hit, name, message, edge, int(whole[func]))
         else:
@@ -217,6 +217,8 @@ def _slots(subject: Subject, proof: Proof) -> Iterator[Finding]:
 def _unproven(subject: Subject, proof: Proof) -> Iterator[Finding]:
     """Yield one finding per function and reason for what is unproven."""
     at = np.flatnonzero((proof.open != Open.NONE) & (proof.open != Open.CONTRADICTED))
+    row = np.searchsorted(proof.row_first, at, side="right").astype(np.int64) - 1
+    at = at[(proof.open[at] != Open.NOT_KNOWN) | ~_below_sp(proof.rules, row)]  # these are reported by row
     func = np.searchsorted(proof.first, at, side="right").astype(np.int64) - 1
     key = func * len(Open) + proof.open[at]
     keys, first, count = np.unique(key, return_index=True, return_counts=True)
