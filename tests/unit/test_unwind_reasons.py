@@ -320,6 +320,12 @@ def rule_unproven_and_strict() -> Case:
     return Case(world_of(cpu, task), strict=True)
 
 
+@case(Reason.RULE_UNPROVEN)
+def interrupted_at_an_address_that_the_proof_leaves_open() -> Case:
+    cpu, task, _ = preempted()
+    return Case(world_of(cpu, task, proofs=_Proofs(Verdict.UNPROVEN)))
+
+
 def with_return_address(index: int) -> Case:
     """The return address into f0 moved by some instructions."""
     cpu, task = blocked([framed("f0", [*call("f2"), *call("f1"), *nops(2)]), calls_schedule()[1]])

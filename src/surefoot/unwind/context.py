@@ -8,7 +8,7 @@ from enum import Enum
 import numpy as np
 
 from surefoot.dtypes import Addr, Code, Mask, Row
-from surefoot.proof.verdicts import Verdict
+from surefoot.proof.verdicts import NO_PROOFS, Verdict
 from surefoot.unwind.code import CodeMap
 from surefoot.unwind.cursor import UNKNOWN_FUNCTION
 from surefoot.unwind.regions import FunctionClass, classify
@@ -119,6 +119,11 @@ class Context:
         if not self.classes.size:
             return np.zeros(function.shape, dtype=np.uint8)
         return np.where(function >= 0, self.classes[np.maximum(function, 0)], np.uint8(FunctionClass.NORMAL))
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether a proof of the code is at hand (its verdict on an address may still be UNPROVEN)."""
+        return self.code.proofs is not NO_PROOFS
 
     def verdict(self, pc: Addr, source: Code) -> Code:
         """(n,) uint8, `Verdict` on the rule that a step from pc uses."""

@@ -135,9 +135,11 @@ def _judge_rule(ctx: Context, step: Step, pc: Addr, source: Code, function: Row,
     verdict = ctx.verdict(pc, source)
     step.fail(mask & (verdict == Verdict.REFUTED), Reason.RULE_REFUTED, pc)
     unproven = mask & (verdict != Verdict.PROVEN)
-    if ctx.strict:
-        step.fail(unproven, Reason.RULE_UNPROVEN, pc)
-    exact = np.flatnonzero(unproven & (source == Source.REGS) & (step.reason == 0))
+    # Where proofs are at hand, an exception boundary is crossed at a proved address only: the code may be anywhere
+    # in its prologue or epilogue, where no frame record vouches for the rule.
+    boundary = source == Source.REGS
+    step.fail(unproven if ctx.strict else unproven & boundary & ctx.is_proved, Reason.RULE_UNPROVEN, pc)
+    exact = np.flatnonzero(unproven & boundary & (step.reason == 0))
     if exact.size and ctx.mode is Mode.HYBRID:
         rust = np.zeros(mask.shape, dtype=np.bool_)
         rust[exact] = ctx.is_calls_only(function[exact], verdict[exact])
