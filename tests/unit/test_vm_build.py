@@ -357,6 +357,28 @@ def test_the_command_hands_its_options_on(tmp_path: Path, monkeypatch: pytest.Mo
     assert asked[1][0] == recipe.Recipe()
 
 
+def test_a_kernel_in_the_cache_is_given_while_another_is_being_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the archive nor the root's lock is touched; another key is another kernel."""
+    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path))
+    monkeypatch.setattr(sid, "using", None)
+    source, root = tmp_path / "sources/s", tmp_path / "roots" / build.ROOT
+    for folder in (source, root):
+        folder.mkdir(parents=True)
+    (source / "source.tar.xz").touch()
+    (source / "busybox").touch()
+    write_json(source / "manifest.json", {"package": "linux-source-7.3", "version": "7.3.4-1", "packages": {}})
+    write_json(root / "root.json", {"packages": {name: {"version": TOOLCHAIN[name]} for name in TOOLCHAIN}})
+    key = recipe.Recipe().key("7.3.4-1", TOOLCHAIN)
+    kernel = _installed(tmp_path, "7.3.4-surefoot-scs", "7.3.4-surefoot-scs", build={**BUILD, "key": key})
+    assert (
+        build.build(recipe.Recipe()) == build.build(recipe.Recipe(), version="7.3") == build.Built(kernel, new=False)
+    )
+    for other, version in ((recipe.Recipe(scs=False), ""), (recipe.Recipe(), "7.4")):
+        assert build._in_cache(other, version) is None
+
+
 def test_a_source_in_the_cache_is_used_without_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path))
     monkeypatch.setattr(build, "PrivateApt", None)

@@ -113,22 +113,24 @@ def build(
     """
     # A fragment that cannot be read is told before anything is fetched.
     _ = recipe.options
+    have = None if refresh else _in_cache(recipe, version)
+    if have:
+        return Built(have, new=False)
     report("waiting for another build to end")
     with sid.using(ROOT):
         source = fetch_source(version, suites=suites, mirror=mirror, refresh=refresh, report=report)
         packages = (*sid.BASE, *recipes.TOOLCHAIN)
         root = sid.prepare(ROOT, packages, mirror=mirror, refresh=refresh, report=report)
-        key = recipe.key(source.version, recipes.toolchain_versions(root.packages))
+        # Again, because another process may have built it meanwhile, and a refresh may have brought nothing new.
+        have = _in_cache(recipe, version, source)
+        if have:
+            return Built(have, new=False)
         name = f"{recipes.upstream_version(source.version)}-{recipe.label}"
-        with contextlib.suppress(SurefootError):
-            have = open_kernel(kernels_folder() / name)
-            if have.build.get("key") == key:
-                return Built(have, new=False)
         session = _Session(root, recipe, source, jobs or len(os.sched_getaffinity(0)), name, report)
         try:
             session.make_all()
             with staging(kernels_folder() / name) as work:
-                session.collect(work, key)
+                session.collect(work)
         finally:
             session.clean()
     return Built(open_kernel(kernels_folder() / name), new=True)
@@ -146,10 +148,8 @@ def fetch_source(
     cache = cache_folder()
     with locked(cache / "fetch.lock"):
         if not refresh:
-            have = {source.version: source for source in _sources()}
             with contextlib.suppress(Unavailable):
-                offer = [Package(source.package, source.version, 0, "") for source in have.values()]
-                return have[recipes.choose_source(offer, version).version]
+                return _cached_source(version)
         apt = PrivateApt(cache / "apt", suites=suites, mirror=mirror, report=report)
         apt.refresh(force=refresh)
         chosen = recipes.choose_source(apt.show(apt.names("linux-source-")), version)
@@ -169,6 +169,27 @@ def fetch_source(
                 }
                 write_json(work / MANIFEST, {"package": chosen.name, "version": chosen.version, "packages": versions})
         return _open_source(folder)
+
+
+def _in_cache(recipe: Recipe, version: str, source: Source | None = None) -> Kernel | None:
+    """Give the kernel that this recipe makes of what is in the cache, or None; wait for nobody."""
+    with contextlib.suppress(SurefootError):
+        source, root = source or _cached_source(version), sid.open_root(ROOT)
+        kernel = open_kernel(kernels_folder() / f"{recipes.upstream_version(source.version)}-{recipe.label}")
+        if kernel.build.get("key") == recipe.key(source.version, recipes.toolchain_versions(root.packages)):
+            return kernel
+    return None
+
+
+def _cached_source(version: str) -> Source:
+    """Give the source in the cache that fits best.
+
+    Raises:
+        Unavailable: none fits.
+    """
+    have = {source.version: source for source in _sources()}
+    offer = [Package(source.package, source.version, 0, "") for source in have.values()]
+    return have[recipes.choose_source(offer, version).version]
 
 
 def _sources() -> list[Source]:
@@ -238,7 +259,7 @@ class _Session:
         if (self._tree / recipes.SELFTESTS).is_dir():
             self._run(self._recipe.make(self._jobs, f"M={recipes.SELFTESTS}", "modules"))
 
-    def collect(self, work: Path, key: str) -> None:
+    def collect(self, work: Path) -> None:
         """Put what is worth keeping into a folder, with a manifest."""
         self._report("collecting")
         tree = self._tree
@@ -258,6 +279,7 @@ class _Session:
             options = parse((work / "config").read_text(), "config")
             release = (tree / "include/config/kernel.release").read_text().strip()
             shutil.copyfile(self._log, work / "build.log")
+        toolchain = recipes.toolchain_versions(self._root.packages)
         # An option that did not come out is told and no error: releases rename options.
         manifest: dict[str, Any] = {
             "schema": SCHEMA,
@@ -267,10 +289,10 @@ class _Session:
             "build_id": read_build_id(work / "vmlinux"),
             "packages": self._source.packages,
             "build": {
-                "key": key,
+                "key": self._recipe.key(self._source.version, toolchain),
                 **self._recipe.to_json(),
                 "refused": refused(self._recipe.options, options),
-                "toolchain": recipes.toolchain_versions(self._root.packages),
+                "toolchain": toolchain,
                 "sframe_dropped": recipes.dropped_functions(log),
                 "seconds": round(time.monotonic() - self._begin, 1),
                 "jobs": self._jobs,
