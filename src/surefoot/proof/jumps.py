@@ -20,6 +20,7 @@ import numpy as np
 
 from surefoot.dtypes import Mask, Row
 from surefoot.isa.effects import Flow
+from surefoot.metadata.rules import CfaBase, FpRule, RaRule
 from surefoot.proof.domain import Code, ReadOnly
 from surefoot.proof.entries import Entries
 from surefoot.proof.graph import Graph, Tables, with_tables
@@ -43,7 +44,7 @@ def resolve_jumps(graph: Graph, entries: Entries, code: Code) -> tuple[Tables, M
     Returns:
         the targets of those that are resolved, all jumps of a function or none; and (m,) bool, jumps that leave the
         function if they are taken in the state of its entry: their target was loaded from memory whose address no
-        table computation made.
+        table computation made, or every row of the function is that of its entry, so that it does not matter.
     """
     sites = np.flatnonzero(graph.flow == Flow.JUMP_REG)
     first = Slices(graph, entries)
@@ -57,7 +58,10 @@ def resolve_jumps(graph: Graph, entries: Entries, code: Code) -> tuple[Tables, M
     for site in proposed:
         if _targets(again, site, code.data, None) != proposed[site]:
             found[site] = None
-    return _tables(graph, _settled(graph, found)), tail
+    settled = _settled(graph, found)
+    left = sites[[site not in settled for site in sites.tolist()]]
+    tail[left] = _is_plain(graph)[graph.func[left]]
+    return _tables(graph, settled), tail
 
 
 def _settled(graph: Graph, found: dict[int, tuple[int, ...] | None]) -> dict[int, tuple[int, ...]]:
@@ -171,6 +175,16 @@ def _checked(slices: Slices, site: int, targets: list[int]) -> tuple[int, ...] |
     func = domain.func(np.maximum(goal, 0))
     good = (goal >= 0) & ((func == slices.graph.func[site]) | domain.is_start(goal) | slices.entries.fragment[func])
     return tuple(targets) if bool(np.all(good)) else None
+
+
+def _is_plain(graph: Graph) -> Mask:
+    """(f,) bool: every row of the function says what holds on its entry; a jump inside it could break none."""
+    rules = graph.domain.rules
+    entry = (rules.cfa_base == CfaBase.SP) & (rules.cfa_off == 0)
+    entry &= (rules.fp_rule == FpRule.UNCHANGED) & (rules.ra_rule == RaRule.IN_LR)
+    plain = np.ones(len(rules.functions), dtype=np.bool_)
+    plain[rules.func[~entry]] = False
+    return plain
 
 
 def _is_tail(slices: Slices, site: int) -> bool:
