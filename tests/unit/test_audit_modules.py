@@ -8,9 +8,10 @@ from audit_kernel import CLOSED, NOP, RET, bl, opened, plain, pop, push
 from cfi_builder import Frames, advance
 from elf_builder import REL, A, Elf, Rel, X, words
 from surefoot.audit.auditing import audit, prepare
-from surefoot.audit.moduletext import link_branches
+from surefoot.audit.moduletext import link_text
 from surefoot.image.binary import Image, decode_image
 from surefoot.isa.branches import branch_target
+from surefoot.isa.fields import add_immediate, adrp_target, load_offset
 
 CALL26, ABS64 = 283, 257
 
@@ -41,19 +42,37 @@ def framed(callee: str) -> Image:
 
 def test_branches_go_where_the_relocations_say() -> None:
     image = framed("kfree").laid_out()
-    linked = link_branches(image)
+    linked = link_text(image)
     ((start, code),) = linked.parts
     at = np.array([start + 4], dtype=np.uint64)
     target = int(branch_target(code[1:2], at)[0])
     assert linked.names == {target: "kfree"}
     assert not image.text.contains(np.array([target], dtype=np.uint64))[0]
-    inside = link_branches(framed("f").laid_out()).parts[0][1]
+    inside = link_text(framed("f").laid_out()).parts[0][1]
     assert int(branch_target(inside[1:2], at)[0]) == start
+
+
+def test_addresses_are_those_of_the_relocations() -> None:
+    """ADRP with ADD and with a scaled load form the address of what they name, as the kernel's loader makes them."""
+    adrp, add, load = 0x9000_0001, 0x9100_0021, 0xF940_0022
+    elf = Elf(type=REL)
+    elf.section(".text", words(adrp, add, load, RET), flags=A | X)
+    elf.section(".rodata", bytes(0x40), flags=A)
+    elf.symbol("f", 0, 16)
+    elf.symbol("table", 0x18, 16, section=".rodata", kind=1)
+    elf.relocate(".text", Rel(0, 275, "table"), Rel(4, 277, "table"), Rel(8, 286, "table", 8))
+    image = decode_image(np.frombuffer(elf.build(), dtype=np.uint8), "m.ko").laid_out(0x1000_0FF0)
+    ((start, code),) = link_text(image).parts
+    table = int(image.sections.addr[image.sections.find(".rodata")[0]]) + 0x18
+    page = int(adrp_target(code[:1], np.array([start], dtype=np.uint64))[0])
+    assert page == table & ~0xFFF
+    assert page + int(add_immediate(code[1:2])[0]) == table
+    assert page + int(load_offset(code[2:3], 8)[0]) == table + 8
 
 
 def test_a_linked_image_is_as_it_is() -> None:
     image = plain().image()
-    linked = link_branches(image)
+    linked = link_text(image)
     assert [(addr, code.tolist()) for addr, code in linked.parts] == [
         (addr, code.tolist()) for addr, code in image.text.ranges
     ]

@@ -10,7 +10,7 @@ from surefoot.audit.coverage import Coverage, coverage, coverage_findings
 from surefoot.audit.entry import Vectors, entry_findings, vectors
 from surefoot.audit.findings import Finding
 from surefoot.audit.fixups import Fixups, fixup_findings, fixups
-from surefoot.audit.moduletext import NORETURN, link_branches
+from surefoot.audit.moduletext import NORETURN, link_text
 from surefoot.audit.patched import Patched, patched, patched_findings
 from surefoot.audit.patching import Patching, patching, patching_findings
 from surefoot.audit.proofs import proof_findings
@@ -35,7 +35,7 @@ def prepare(image: Image, noreturn: Collection[str] | None = None) -> Subject:
         Inconsistent, Truncated, Unsupported, UnknownVersion: the image or its metadata are damaged.
     """
     placed = image if image.is_placed else image.laid_out()
-    linked = link_branches(placed, NORETURN if noreturn is None else noreturn)
+    linked = link_text(placed, NORETURN if noreturn is None else noreturn)
     if not rule_sources(placed):
         return Subject(placed, linked.parts, None, linked.names)
     rules = load_rules(placed)

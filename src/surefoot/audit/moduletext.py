@@ -1,7 +1,10 @@
-"""Layer 6: the words of a relocatable object with its branches resolved, so that edges can be followed.
+"""Layer 6: the words of a relocatable object with branches and addresses resolved, so that edges can be followed.
 
-The kernel does this when it loads a module (arch/arm64/kernel/module.c: apply_relocate_add, Linux 7.3). Here only
-branches are resolved: nothing else in an instruction says where control goes.
+The kernel does this when it loads a module (arch/arm64/kernel/module.c: apply_relocate_add, Linux 7.3). Here branches
+are resolved, and the addresses that jump tables are reached by; nothing else that is relocated says where control
+goes.
+
+Source of the encodings: ELF for the Arm 64-bit Architecture (aaelf64), section 5.7.
 """
 
 from __future__ import annotations
@@ -11,14 +14,22 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from surefoot.dtypes import Addr, Insn, Row
 from surefoot.image.binary import Image
 from surefoot.image.elf import FileType
 from surefoot.image.model import UNDEFINED, RelocType
 
-__all__ = ["NORETURN", "Linked", "link_branches"]
+__all__ = ["NORETURN", "Linked", "link_text"]
 
+_BRANCHES: Final = (RelocType.CALL26, RelocType.JUMP26)
+_ADR: Final = 274
+_PAGES: Final = (275, 276)
+"""R_AARCH64_ADR_PREL_PG_HI21 and _NC."""
+_LOW_BITS: Final = {277: 0, 278: 0, 284: 1, 285: 2, 286: 3, 299: 4}
+"""R_AARCH64_ADD_ABS_LO12_NC and LDST8 to LDST128_ABS_LO12_NC: bits that the scaled immediate leaves out."""
+_KINDS: Final = (*_BRANCHES, _ADR, *_PAGES, *_LOW_BITS)
 _OUTSIDE: Final = 0x0C00_0000
 """Stands for code of other images: address of symbol s is this plus 16 s. Below every `Image.laid_out`."""
 _TRAP: Final = 0xD420_7D00
@@ -36,7 +47,7 @@ NORETURN: Final = (
 
 @dataclass(frozen=True)
 class Linked:
-    """Executable sections with branches resolved.
+    """Executable sections with branches and addresses resolved.
 
     Attributes:
         parts: (address, words), ascending.
@@ -49,8 +60,8 @@ class Linked:
     names: dict[int, str]
 
 
-def link_branches(image: Image, noreturn: Collection[str] = NORETURN) -> Linked:
-    """Resolve the branches of an image; a linked one is given as it is.
+def link_text(image: Image, noreturn: Collection[str] = NORETURN) -> Linked:
+    """Resolve branches and addresses in the text of an image; a linked one is given as it is.
 
     Args:
         image: linked, or placed below 128 MiB.
@@ -63,7 +74,7 @@ def link_branches(image: Image, noreturn: Collection[str] = NORETURN) -> Linked:
     table = _undefined_names(image)
     for (start, words), section in zip(image.text.ranges, image.text.section.tolist(), strict=True):
         found = image.elf.relocations(section)
-        found = found.take(np.flatnonzero(np.isin(found.type, (RelocType.CALL26, RelocType.JUMP26))))
+        found = found.take(np.flatnonzero(np.isin(found.type, _KINDS)))
         at = (found.offset >> np.uint64(2)).astype(np.int64)
         inside = found.symbol_section > UNDEFINED
         base = image.sections.addr[np.where(inside, found.symbol_section, 0)]
@@ -71,7 +82,7 @@ def link_branches(image: Image, noreturn: Collection[str] = NORETURN) -> Linked:
         outside = np.uint64(_OUTSIDE) + found.symbol.astype(np.uint64) * np.uint64(16)
         target = np.where(inside & (base != 0), target, outside)
         linked = words.copy()
-        linked[at] = _encode(linked[at], np.uint64(start) + found.offset, target)
+        linked[at] = _encode(linked[at], found.type, np.uint64(start) + found.offset, target)
         for symbol in np.unique(found.symbol[~inside]).tolist():
             names[_OUTSIDE + 16 * symbol] = table.get(symbol, "")
         never = np.array([symbol for symbol, name in table.items() if name in noreturn], dtype=np.uint32)
@@ -83,12 +94,35 @@ def link_branches(image: Image, noreturn: Collection[str] = NORETURN) -> Linked:
     return Linked(parts, proved, names)
 
 
-def _encode(words: Insn, addr: Addr, target: Addr) -> Insn:
-    """Give B and BL with their targets filled in."""
-    distance: Row = (target - addr).view(np.int64) >> np.int64(2)
-    field = (distance & np.int64(0x03FF_FFFF)).astype(np.uint32)
-    filled: Insn = (words & np.uint32(0xFC00_0000)) | field
+def _encode(words: Insn, kinds: NDArray[np.uint32], addr: Addr, target: Addr) -> Insn:
+    """Fill targets in.
+
+    Args:
+        words: (n,) uint32.
+        kinds: (n,) uint32, types of the relocations, all in `_KINDS`.
+        addr: (n,) uint64, of the words.
+        target: (n,) uint64, what they speak of.
+    """
+    filled = words.copy()
+    distance: Row = (target - addr).view(np.int64)
+    at = np.isin(kinds, _BRANCHES)
+    filled[at] = (words[at] & np.uint32(0xFC00_0000)) | _low(distance[at] >> np.int64(2), 26)
+    pages = ((target >> np.uint64(12)) - (addr >> np.uint64(12))).view(np.int64)
+    for mask, value in ((np.isin(kinds, _PAGES), pages), (kinds == _ADR, distance)):
+        bits = _low(value[mask], 21)
+        split = ((bits & np.uint32(3)) << np.uint32(29)) | ((bits >> np.uint32(2)) << np.uint32(5))
+        filled[mask] = (words[mask] & np.uint32(0x9F00_001F)) | split
+    low = (target & np.uint64(0xFFF)).astype(np.uint32)
+    for kind, shift in _LOW_BITS.items():
+        at = kinds == kind
+        filled[at] = (words[at] & np.uint32(0xFFC0_03FF)) | ((low[at] >> np.uint32(shift)) << np.uint32(10))
     return filled
+
+
+def _low(value: Row, width: int) -> Insn:
+    """Give the low bits of signed numbers."""
+    bits: Insn = (value & np.int64((1 << width) - 1)).astype(np.uint32)
+    return bits
 
 
 def _undefined_names(image: Image) -> dict[int, str]:
