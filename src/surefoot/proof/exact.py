@@ -55,7 +55,7 @@ def analyse(graph: Graph, entries: Entries, noreturn: Mask, tail: Row, tables: T
         entries: ways into functions.
         noreturn: (f,) bool, functions that never return.
         tail: instructions of the domain, indirect jumps that leave the function if taken in the state of its entry.
-        tables: indirect jumps whose targets are edges of the graph.
+        tables: indirect jumps whose targets are edges of the graph; all their targets, unless they are in `tail` too.
     """
     state, reached = _flow(graph, entries)
     rules = graph.domain.rules
@@ -64,7 +64,7 @@ def analyse(graph: Graph, entries: Entries, noreturn: Mask, tail: Row, tables: T
     bare = np.full(len(graph), -1, dtype=np.int64)
     leaves = fits(state, rules, bare) == Fit.YES
     jump = graph.flow == Flow.JUMP_REG
-    jump[graph.place(np.unique(tables.site))] = False
+    jump[graph.place(np.setdiff1d(tables.site, tail))] = False
     ends = np.zeros(len(graph), dtype=np.bool_)
     ends[graph.place(tail)] = True
     loose = reached & jump & ~(ends & leaves)

@@ -44,7 +44,7 @@ def resolve_jumps(graph: Graph, entries: Entries, code: Code) -> tuple[Tables, M
     Returns:
         the targets of those that are resolved, all jumps of a function or none; and (m,) bool, jumps that leave the
         function if they are taken in the state of its entry: their target was loaded from memory whose address no
-        table computation made, or every row of the function is that of its entry, so that it does not matter.
+        table computation made, or they may go anywhere (`_anywhere`).
     """
     sites = np.flatnonzero(graph.flow == Flow.JUMP_REG)
     first = Slices(graph, entries)
@@ -59,9 +59,27 @@ def resolve_jumps(graph: Graph, entries: Entries, code: Code) -> tuple[Tables, M
         if _targets(again, site, code.data, None) != proposed[site]:
             found[site] = None
     settled = _settled(graph, found)
-    left = sites[[site not in settled for site in sites.tolist()]]
-    tail[left] = _is_plain(graph)[graph.func[left]]
+    for site, targets in _anywhere(graph, [site for site in found if site not in settled]).items():
+        settled[site], tail[site] = targets, True
     return _tables(graph, settled), tail
+
+
+def _anywhere(graph: Graph, sites: list[int]) -> dict[int, tuple[int, ...]]:
+    """Let jumps go to every instruction of their function, where each row is that of an entry.
+
+    If that state holds at all of these jumps, it holds wherever they go; so rows can be proved without their targets.
+    """
+    rules = graph.domain.rules
+    entry = (rules.cfa_base == CfaBase.SP) & (rules.cfa_off == 0)
+    entry &= (rules.fp_rule == FpRule.UNCHANGED) & (rules.ra_rule == RaRule.IN_LR)
+    other = np.unique(rules.func[~entry])
+    found = {}
+    for site in sites:
+        func = graph.func[site]
+        inside = graph.at[np.searchsorted(graph.func, func) : np.searchsorted(graph.func, func, side="right")]
+        if func not in other and inside.size <= _MAX_ENTRIES:
+            found[site] = tuple(graph.domain.addr(inside).tolist())
+    return found
 
 
 def _settled(graph: Graph, found: dict[int, tuple[int, ...] | None]) -> dict[int, tuple[int, ...]]:
@@ -175,16 +193,6 @@ def _checked(slices: Slices, site: int, targets: list[int]) -> tuple[int, ...] |
     func = domain.func(np.maximum(goal, 0))
     good = (goal >= 0) & ((func == slices.graph.func[site]) | domain.is_start(goal) | slices.entries.fragment[func])
     return tuple(targets) if bool(np.all(good)) else None
-
-
-def _is_plain(graph: Graph) -> Mask:
-    """(f,) bool: every row of the function says what holds on its entry; a jump inside it could break none."""
-    rules = graph.domain.rules
-    entry = (rules.cfa_base == CfaBase.SP) & (rules.cfa_off == 0)
-    entry &= (rules.fp_rule == FpRule.UNCHANGED) & (rules.ra_rule == RaRule.IN_LR)
-    plain = np.ones(len(rules.functions), dtype=np.bool_)
-    plain[rules.func[~entry]] = False
-    return plain
 
 
 def _is_tail(slices: Slices, site: int) -> bool:

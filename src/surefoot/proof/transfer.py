@@ -66,7 +66,7 @@ def _store(state: State, effects: Effects, after: State) -> None:
     known &= ~effects.store_unknown
     wild = effects.store == Store.ANYWHERE
     # Nothing below SP survives the next exception: a store there saves nothing.
-    kept = known & ~(after.s_known & (low < -after.s))
+    below = known & after.s_known & (low < -after.s)
     for value, copied, slot, saved in (
         (state.fp == Fp.CALLER, effects.fp_at, "fp_slot", "fp_saved"),
         (state.lr == Lr.RETURN, effects.lr_at, "ra_slot", "ra_saved"),
@@ -76,10 +76,10 @@ def _store(state: State, effects: Effects, after: State) -> None:
         kind = _drop(kind, hit)
         kind = np.where(wild, np.uint8(Slot.MAYBE), kind)
         copy = value & (copied >= 0) & (effects.store != Store.NONE)
-        new = copy & kept & (kind != Slot.YES) & (kind != Slot.FIRST)
+        new = copy & known & ~below & (kind != Slot.YES) & (kind != Slot.FIRST)
         place = low + copied
         # A second copy (the argument of a tracing call, say) does not replace the first, which rows name.
-        second = copy & ~new
+        second = copy & ~new & ~below
         kind = np.where(new, np.where(kind == Slot.NO, np.uint8(Slot.YES), np.uint8(Slot.FIRST)), _more(kind, second))
         setattr(after, slot, np.where(new, place, np.where((kind == Slot.NO) | (kind == Slot.MAYBE), 0, at)))
         setattr(after, saved, kind)
