@@ -155,14 +155,20 @@ def _module_files(folder: Path) -> list[Path]:
 
 def _noreturn(report: ImageReport) -> frozenset[str]:
     """Give the names of the kernel's functions that never return, as modules see them."""
+    import numpy as np
+
     from surefoot.audit.moduletext import NORETURN
+    from surefoot.image.symbols import Binding
 
     subject = report.audit.subject
     proof = subject.proof
     if proof is None:
         return frozenset(NORETURN)
+    symbols = subject.image.symbols
     starts = proof.rules.functions.start[proof.noreturn]
-    return frozenset(NORETURN) | {subject.name_at(addr) for addr in starts.tolist()}
+    # A module's undefined symbol is a global one of the kernel: a static function of the same name is another.
+    rows = np.flatnonzero((symbols.binding == Binding.GLOBAL) & np.isin(symbols.addr, starts))
+    return frozenset(NORETURN) | {symbols.name(row) for row in rows.tolist()}
 
 
 def _audited(
