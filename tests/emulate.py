@@ -80,7 +80,7 @@ class Trace:
         frame: (n, s) uint64, what the words at `slots` held.
         slots: (s,) bytes from the CFA.
         cfa: (n,) uint64.
-        leaves: ways out: (address, whether SP, x29 and x30 were as on entry).
+        leaves: ways out: (address, where to or 0 for a return, whether SP, x29 and x30 were as on entry).
         ends: why runs ended, with counts.
     """
 
@@ -91,7 +91,7 @@ class Trace:
     frame: NDArray[np.uint64]
     slots: tuple[int, ...]
     cfa: NDArray[np.uint64]
-    leaves: set[tuple[int, bool]]
+    leaves: set[tuple[int, int, bool]]
     ends: dict[str, int]
 
     caller_fp: Final = _FP
@@ -168,7 +168,7 @@ class Emulator:
         code = {addr: self._word(addr) for addr in range(start, end, 4)}
         self._slots = slots
         rows: list[tuple[int, ...]] = []
-        leaves: set[tuple[int, bool]] = set()
+        leaves: set[tuple[int, int, bool]] = set()
         ends: dict[str, int] = {}
         for number in range(runs):
             cfa = _STACK + _STACK_SIZE // 2 + 16 * self.random.randrange(256)
@@ -201,7 +201,7 @@ class Emulator:
         self,
         rows: list[tuple[int, ...]],
         slots: tuple[int, ...],
-        leaves: set[tuple[int, bool]],
+        leaves: set[tuple[int, int, bool]],
         ends: dict[str, int],
     ) -> Trace:
         table = np.array(rows, dtype=np.uint64).reshape(-1, 5 + len(slots))
@@ -227,7 +227,7 @@ class _Run:
         self.machine, self.uc, self.random = machine, machine.uc, machine.random
         self.start, self.end, self.code, self.cfa, self.forced = start, end, code, cfa, forced
         self.natural = True
-        self.leaves: set[tuple[int, bool]] = set()
+        self.leaves: set[tuple[int, int, bool]] = set()
         self.limit: int | None = None
 
     def kept(self) -> list[tuple[int, ...]]:
@@ -251,7 +251,7 @@ class _Run:
                 return following
             at = following
             if not self.start <= at < self.end:
-                return self._leave(stop)
+                return self._leave(stop, at)
         return "steps"
 
     def _mine(self, addr: int) -> bool:
@@ -309,10 +309,10 @@ class _Run:
                 return "computed"
         return "" if _STACK + 0x1000 <= sp <= _STACK + _STACK_SIZE - 0x1000 else "stack"
 
-    def _leave(self, addr: int) -> str:
+    def _leave(self, addr: int, goal: int) -> str:
         """Note a way out of the function, and whether the state is that of the entry."""
         sp, fp, lr = self.uc.reg_read_batch(_WATCHED)
-        self.leaves.add((addr, (sp, fp, lr) == (self.cfa, _FP, _RA)))
+        self.leaves.add((addr, goal, (sp, fp, lr) == (self.cfa, _FP, _RA)))
         return "left"
 
     def _control(self, addr: int) -> int | str:
@@ -382,14 +382,14 @@ class _Run:
         if kind & 7 == 1:
             return self._call(addr)
         if kind & 7 == 2:
-            self._leave(addr)
+            self._leave(addr, 0)
             return "returned"
         if kind & 7 != 0:
             return "exception return"
         goal = int(self.uc.reg_read(_X[(word >> 5) & 31])) - self.machine.shift
         if not self.natural:
             return "indirect"
-        return goal if self.start <= goal < self.end else self._leave(addr)
+        return goal if self.start <= goal < self.end else self._leave(addr, goal)
 
     def _system(self, addr: int, word: int) -> int | str:
         if word & 0xFFC0_0000 != 0xD500_0000 or word & 0xFFF8_F0FF == 0xD500_40BF:

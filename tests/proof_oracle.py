@@ -90,6 +90,7 @@ class Judgement:
         contradicted: addresses that are PROVEN and whose row was false.
         confirmed: addresses that are REFUTED and whose row was false.
         left_wrong: addresses that are PROVEN and left the function in another state, though no exit is reported.
+        came_back: addresses from which functions that count as never returning did, or went to one that may.
     """
 
     functions: int
@@ -98,12 +99,13 @@ class Judgement:
     contradicted: set[int]
     confirmed: set[int]
     left_wrong: set[int]
+    came_back: set[int]
 
 
 def judge(emulator: Emulator, proof: Proof, funcs: list[int], runs: int, steps: int) -> Judgement:
     """Run functions and hold their verdicts against what was seen."""
     rules, index = proof.rules, proof.rules.functions
-    found = Judgement(0, 0, set(), set(), set(), set())
+    found = Judgement(0, 0, set(), set(), set(), set(), set())
     exits = set(proof.exits.tolist())
     for func in funcs:
         trace = emulator.run(int(index.start[func]), int(index.end[func]), slots_of(rules, func), runs, steps)
@@ -114,7 +116,9 @@ def judge(emulator: Emulator, proof: Proof, funcs: list[int], runs: int, steps: 
         found.reached |= set(trace.addr.tolist())
         found.contradicted |= set(trace.addr[wrong & (verdict == Verdict.PROVEN)].tolist())
         found.confirmed |= set(trace.addr[wrong & (verdict == Verdict.REFUTED)].tolist())
-        bad = [addr for addr, good in trace.leaves if not good and addr not in exits]
+        bad = [addr for addr, _, good in trace.leaves if not good and addr not in exits]
         proven = proof.verdict(np.array(bad, dtype=np.uint64)) == Verdict.PROVEN
+        if proof.noreturn[func]:
+            found.came_back |= {addr for addr, goal, _ in trace.leaves if goal not in emulator.world.noreturn}
         found.left_wrong |= {addr for addr, sure in zip(bad, proven.tolist(), strict=True) if sure}
     return found
