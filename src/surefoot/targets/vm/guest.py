@@ -23,6 +23,7 @@ __all__ = ["Answer", "Console", "connect", "encode"]
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ./-_=,:@+")
 _CHUNK_BYTES = 1 << 16
 _POLL_S = 0.1
+_PIECE_BYTES = 16384
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,34 @@ class Console:
         answer = self._ask(f"PUT {{mark}} {len(data)} " + encode(command), data, timeout)
         if answer.status:
             raise TargetError(f"the guest could not write {name}: {answer.text.strip()}")
+
+    def pull(self, name: str, *, timeout: float = 60.0) -> bytes:
+        """Give the content of a file in the guest.
+
+        It comes in pieces, each asked for when the last one is here. A guest that writes more than the sockets
+        between it and us hold, while this process gets no processor time, is throttled by QEMU, and QEMU's
+        virtio console has been seen not to let it go on again.
+
+        Args:
+            name: absolute path in the guest.
+            timeout: seconds for each piece.
+
+        Raises:
+            TargetError: the guest could not read it.
+        """
+        path = shlex.quote(name)
+        size = int(self.check(f"wc -c <{path}", timeout=timeout))
+        pieces = []
+        for number in range(-(-size // _PIECE_BYTES)):
+            command = f"dd if={path} bs={_PIECE_BYTES} skip={number} count=1 2>/dev/null"
+            answer = self.run(command, timeout=timeout)
+            if answer.status:
+                raise TargetError(f"the guest could not read {name}: status {answer.status}")
+            pieces.append(answer.output)
+        data = b"".join(pieces)
+        if len(data) != size:
+            raise TargetError(f"the guest gave {len(data)} bytes of {name}, which has {size}")
+        return data
 
     @contextmanager
     def _connection(self) -> Iterator[socket.socket]:

@@ -228,7 +228,11 @@ class Machine:
                 partial.rename(path)
         finally:
             partial.unlink(missing_ok=True)
-        traces = parse_stacks(self.console.check(f"cat {_STACKS_FILE}", timeout=_TRACE_TIMEOUT_S)) if stacks else None
+        traces = None
+        if stacks:
+            traces = parse_stacks(
+                self.console.pull(_STACKS_FILE, timeout=_TRACE_TIMEOUT_S).decode("utf-8", "replace")
+            )
         return Dump(path, dump_format, size_bytes, paused_s, self.kernel, traces)
 
     def stop(self) -> None:
