@@ -155,7 +155,9 @@ def test_the_library_s_raw_sections(tools: Tools, sources: Path, tmp_path: Path,
     assert sframe.dump_readelf(section) == tools.readelf(wrapped)
 
 
-@pytest.mark.parametrize("name", ["x86-64/test-v2-ET_EXEC", "x86-64/test-v2-ET_REL", "s390/test-v2-ET_EXEC"])
+@pytest.mark.parametrize(
+    "name", ["x86-64/test-v2-ET_EXEC", "x86-64/test-v2-ET_REL", "s390/test-v2-ET_EXEC", "s390/test-v2-ET_REL"]
+)
 def test_whole_files_of_version_2(tools: Tools, sources: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(bz2.decompress((sources / ELVES / f"{name}.sframe.bz2").read_bytes()))

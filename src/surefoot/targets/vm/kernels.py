@@ -229,7 +229,7 @@ def _sort(work: Path, tree: Path, release: str) -> dict[str, Any]:
     modules = _one(tree, f"usr/lib/modules/{release}", f"lib/modules/{release}")
     images = (f"usr/lib/modules/{release}/vmlinuz", f"boot/vmlinuz-{release}", f"boot/vmlinux-{release}")
     _one(tree, *images).rename(work / "vmlinuz")
-    (debug / "vmlinux").rename(work / "vmlinux")
+    _followed(tree, debug / "vmlinux").rename(work / "vmlinux")
     (debug / "kernel").rename(work / "debug-modules")
     (modules / "kernel").rename(work / "modules")
     _one(tree, "usr/bin/busybox", "bin/busybox").rename(work / "busybox")
@@ -244,6 +244,21 @@ def _sort(work: Path, tree: Path, release: str) -> dict[str, Any]:
         "busybox": "busybox",
         "build_id": read_build_id(work / "vmlinux"),
     }
+
+
+def _followed(tree: Path, path: Path) -> Path:
+    """Give the file behind a symbolic link of a package, whose absolute links start at the unpacked tree.
+
+    Raises:
+        Unavailable: the link leads out of the packages, or to nothing.
+    """
+    if path.is_symlink():
+        goal = path.readlink()
+        path = tree / goal.relative_to("/") if goal.is_absolute() else path.parent / goal
+    found = path.resolve()
+    if not found.is_relative_to(tree.resolve()) or not found.is_file():
+        raise Unavailable(f"the packages do not hold what {path.name} stands for")
+    return found
 
 
 def _one(tree: Path, *names: str) -> Path:
