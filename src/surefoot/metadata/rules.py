@@ -364,7 +364,8 @@ class RuleTable:
         at = addr - is_ra.astype(np.uint64)
         row = np.searchsorted(self.start, at, side="right").astype(np.int64) - 1
         safe = np.maximum(row, 0)
-        inside = (row >= 0) & (at < self.functions.end[self.func[safe]])
+        func = self.func[safe]
+        inside = (row >= 0) & (at < self.functions.start[func] + self.functions.size[func])
         return np.where(inside, row, np.int64(-1))
 
     def shifted(self, bias: int) -> RuleTable:
