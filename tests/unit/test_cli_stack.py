@@ -40,6 +40,11 @@ class FakeTarget:
         self.asked_lines = 0
         self.given = make.tasks()
         self.walks: list[tuple[Mode, bool]] = []
+        self.proved = 0
+
+    def prove(self) -> None:
+        """Remember that proofs were asked for."""
+        self.proved += 1
 
     def capture(self, pids: tuple[int, ...] | None = None) -> Capture:
         """Give the tasks of `report_builder`."""
@@ -117,6 +122,15 @@ def test_both_walks_are_always_made(target: FakeTarget, surefoot: Run) -> None:
     """The baseline (fp) is never strict."""
     surefoot(*WORDS, "--strict", "--mode", "sframe")
     assert target.walks == [(Mode.FP, False), (Mode.HYBRID, True), (Mode.SFRAME, True)]
+
+
+def test_proofs_are_made_where_they_are_asked_for(target: FakeTarget, surefoot: Run) -> None:
+    """A strict walk without proofs would refuse everything, so --strict implies --prove."""
+    surefoot(*WORDS)
+    assert target.proved == 0
+    surefoot(*WORDS, "--prove")
+    surefoot(*WORDS, "--strict")
+    assert target.proved == 2
 
 
 def test_json(target: FakeTarget, surefoot: Run) -> None:

@@ -60,7 +60,10 @@ class _Wish(NamedTuple):
 )
 @click.option("--unreliable", is_flag=True, help="Show only the tasks whose trace is not certain.")
 @click.option("--lines", is_flag=True, help="Show source lines (loads the debug information: slower).")
-@click.option("--strict", is_flag=True, help="Accept rules only where they are proved.")
+@click.option("--prove", is_flag=True, help="Prove the kernel's rules; cross exception boundaries where they hold.")
+@click.option(
+    "--strict", is_flag=True, help="Accept rules only where they are proved, at every frame (implies --prove)."
+)
 @click.option("--record", "snapshot", type=_FILE, metavar="FILE", help="Also write what was captured to FILE.")
 @global_options
 @pass_globals
@@ -74,6 +77,7 @@ def stack(
     pids: tuple[int, ...],
     unreliable: bool,
     lines: bool,
+    prove: bool,
     strict: bool,
     snapshot: Path | None,
 ) -> Exit:
@@ -91,6 +95,8 @@ def stack(
     wish = _Wish(mode, pids, unreliable, lines, strict)
     with progress(held, f"reading {vmcore.name}"):
         target = open_vmcore(vmcore, vmlinux, modules, cache=TableCache())
+        if prove or strict:
+            target.prove()
         capture = target.capture(pids or None)
         if snapshot is not None:
             _record(capture, snapshot)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -118,6 +119,20 @@ class LinuxTarget:
         """Forget the code, so that it is read again: a running kernel loads modules and patches itself."""
         self._code = None
         self._modules = None
+
+    def prove(self) -> None:
+        """Let walks ask for proofs: captures from now on hold them. What is not the kernel image's stays unproven.
+
+        Raises:
+            InputError: one of the image's own tables is damaged.
+        """
+        from surefoot.image.files import open_image
+        from surefoot.targets.proofs import load_proof
+
+        code, notes = self._read_code()
+        if self.tables.rules is not None:
+            proofs = load_proof(open_image(self._vmlinux), self.tables.rules, self.bias, self._cache)
+            self._code = replace(code, proofs=proofs), notes
 
     def _read_code(self) -> tuple[CodeMap, tuple[str, ...]]:
         """Give the code and notes on what is missing of it."""
