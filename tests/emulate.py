@@ -312,7 +312,7 @@ class _Run:
     def _leave(self, addr: int, goal: int) -> str:
         """Note a way out of the function, and whether the state is that of the entry."""
         sp, fp, lr = self.uc.reg_read_batch(_WATCHED)
-        self.leaves.add((addr, goal, (sp, fp, lr) == (self.cfa, _FP, _RA)))
+        self.leaves.add((addr, goal % 2**64, (sp, fp, lr) == (self.cfa, _FP, _RA)))
         return "left"
 
     def _control(self, addr: int) -> int | str:

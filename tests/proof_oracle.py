@@ -58,7 +58,10 @@ def slots_of(rules: RuleTable, func: int) -> tuple[int, ...]:
 
 
 def false_claims(trace: Trace, rules: RuleTable) -> Mask:
-    """Tell where the row at an executed instruction was false: (n,) bool. Rows that say nothing are not false."""
+    """Tell where the row at an executed instruction was false: (n,) bool.
+
+    Rows that say nothing are not false, and of a slot that was not recorded nothing is known.
+    """
     row = rules.lookup(trace.addr, np.zeros(trace.addr.shape, dtype=np.bool_))
     wrong = row < 0
     row = np.maximum(row, 0)
@@ -75,7 +78,6 @@ def false_claims(trace: Trace, rules: RuleTable) -> Mask:
         wrong |= stored & (slot.astype(np.int64) < trace.sp)
         for column, place in enumerate(trace.slots):
             wrong |= stored & (slot == place) & (trace.frame[:, column] != np.uint64(value))
-        wrong |= stored & ~np.isin(slot, trace.slots)
     return wrong
 
 
@@ -89,7 +91,8 @@ class Judgement:
         reached: distinct addresses that were executed.
         contradicted: addresses that are PROVEN and whose row was false.
         confirmed: addresses that are REFUTED and whose row was false.
-        left_wrong: addresses that are PROVEN and left the function in another state, though no exit is reported.
+        left_wrong: addresses that are PROVEN and left the function in another state, though no exit is reported; what
+            comes back from a call behind the function's end does not leave it, as the call's return address shows.
         came_back: addresses from which functions that count as never returning did, or went to one that may.
     """
 
@@ -100,6 +103,12 @@ class Judgement:
     confirmed: set[int]
     left_wrong: set[int]
     came_back: set[int]
+
+
+def _is_inside(rules: RuleTable, addr: int) -> bool:
+    """Whether an address is inside a function, not at its start: a branch there is no exit of the state."""
+    row = int(rules.lookup(np.array([addr], dtype=np.uint64), np.zeros(1, dtype=np.bool_))[0])
+    return row >= 0 and int(rules.functions.start[rules.func[row]]) != addr
 
 
 def judge(emulator: Emulator, proof: Proof, funcs: list[int], runs: int, steps: int) -> Judgement:
@@ -116,7 +125,11 @@ def judge(emulator: Emulator, proof: Proof, funcs: list[int], runs: int, steps: 
         found.reached |= set(trace.addr.tolist())
         found.contradicted |= set(trace.addr[wrong & (verdict == Verdict.PROVEN)].tolist())
         found.confirmed |= set(trace.addr[wrong & (verdict == Verdict.REFUTED)].tolist())
-        bad = [addr for addr, _, good in trace.leaves if not good and addr not in exits]
+        bad = [
+            addr
+            for addr, goal, good in trace.leaves
+            if not good and addr not in exits and goal != addr + 4 and not _is_inside(rules, goal)
+        ]
         proven = proof.verdict(np.array(bad, dtype=np.uint64)) == Verdict.PROVEN
         if proof.noreturn[func]:
             found.came_back |= {addr for addr, goal, _ in trace.leaves if goal not in emulator.world.noreturn}

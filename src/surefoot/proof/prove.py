@@ -92,7 +92,9 @@ class Proof:
     def verdict(self, addr: Addr) -> CodeArray:
         """Give the verdict at each instruction address: (n,) uint8, `Verdict`."""
         at = self.index(addr)
-        return np.where(at >= 0, self.verdicts[np.maximum(at, 0)], np.uint8(Verdict.NO_METADATA)).astype(np.uint8)
+        found = np.full(addr.shape, Verdict.NO_METADATA, dtype=np.uint8)
+        found[at >= 0] = self.verdicts[at[at >= 0]]
+        return found
 
     def by_function(self) -> CodeArray:
         """(f,) uint8: REFUTED if any instruction is, else UNPROVEN if any is, else PROVEN."""
