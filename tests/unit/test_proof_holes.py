@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from a64 import FP, LR, NOP, RET, SP, Asm, Row, add, ldp, ldr, mov, stp, str_, sub
+from surefoot.metadata.rules import FunctionFlag
 from surefoot.proof.domain import Code
 from surefoot.proof.prove import Open, Proof, prove
 from surefoot.proof.verdicts import Verdict
@@ -472,3 +475,47 @@ def test_x29_that_is_restored_early_is_refuted() -> None:
     asm.row(Row())
     asm.put(RET)
     assert verdict(proved(asm), asm, "early") is Verdict.REFUTED
+
+
+def test_a_row_behind_its_functions_end_does_not_hide_the_next_function() -> None:
+    """A look-up takes the last row that begins at or before an address."""
+    asm = Asm()
+    asm.function("f")
+    asm.put(NOP, RET)
+    framed(asm, "g")
+    rules = asm.rules()
+    rows = rules.take_rows(np.array([0, 0, *range(1, len(rules))]))
+    start = rows.start.copy()
+    start[1] = asm.labels["g.in"]
+    proof = prove(dataclasses.replace(rows, start=start), [(asm.base, asm.code())])
+    assert verdict(proof, asm, "f") is Verdict.UNPROVEN
+    assert verdict(proof, asm, "g.in") is Verdict.PROVEN
+    assert verdict(proof, asm, "g.ret") is Verdict.PROVEN
+
+
+def test_rows_that_were_not_decoded_to_their_end_prove_nothing_of_what_they_enter() -> None:
+    """A function that is refused jumps into the middle of another."""
+    asm = Asm()
+    framed(asm, "g")
+    asm.function("f")
+    asm.b("g.in")
+    rules = asm.rules()
+    flags = rules.functions.flags.copy()
+    flags[1] = FunctionFlag.REFUSED
+    rules = dataclasses.replace(rules, functions=dataclasses.replace(rules.functions, flags=flags))
+    proof = prove(rules, [(asm.base, asm.code())])
+    assert verdict(proof, asm, "f") is Verdict.UNPROVEN
+    assert verdict(proof, asm, "g.in") is Verdict.UNPROVEN
+    assert verdict(proof, asm, "g") is Verdict.PROVEN
+
+
+def test_a_signal_frame_is_no_function() -> None:
+    """Nobody calls it: its rows speak of what was interrupted."""
+    asm = Asm()
+    asm.function("f")
+    asm.put(RET)
+    rules = asm.rules()
+    flags = np.array([FunctionFlag.SIGNAL], dtype=np.uint8)
+    rules = dataclasses.replace(rules, functions=dataclasses.replace(rules.functions, flags=flags))
+    proof = prove(rules, [(asm.base, asm.code())])
+    assert proof.open.tolist() == [Open.UNUSABLE]

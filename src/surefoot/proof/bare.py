@@ -32,9 +32,9 @@ def branches_into(domain: Domain, found: Survey, code: Code, ranges: Sequence[tu
         instructions that are called, and instructions that are jumped to; (k,) int64 each.
     """
     parts = [_Bare(domain, code, start, words) for start, words in ranges]
-    ends = domain.rules.functions.end[domain.usable]
-    seeds = np.concatenate([found.jump_to, found.call_to, found.variant_to, code.fixups, code.entries, ends])
-    seeds = np.concatenate([seeds, *(part.addresses() for part in parts)])
+    index = domain.rules.functions
+    seeds = np.concatenate([found.jump_to, found.call_to, found.variant_to, code.fixups, code.entries])
+    seeds = np.concatenate([seeds, index.end, index.start[~domain.usable], *(part.addresses() for part in parts)])
     while seeds.size:
         seeds = np.concatenate([seeds[:0], *(part.reach(seeds) for part in parts)])
     called = [part.into(domain, link=True) for part in parts]

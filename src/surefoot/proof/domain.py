@@ -128,16 +128,15 @@ class Domain:
             rules: table from `RuleTable.for_lookup`, ABI defaults applied.
             ranges: (address, words) of executable code, in any order, without overlap.
         """
+        rules = _without_stray_rows(rules)
         index = rules.functions
-        last = index.end[rules.func] if len(rules) else rules.start
-        begin, end = np.minimum(rules.start, last), np.minimum(rules.end, last)
-        length = (np.maximum(end, begin) - begin >> np.uint64(2)).astype(np.int64)
+        length = ((rules.end - rules.start) >> np.uint64(2)).astype(np.int64)
         row_first = np.zeros(len(rules) + 1, dtype=np.int64)
         np.cumsum(length, out=row_first[1:])
         first = np.append(row_first[index.first_row], row_first[-1]) if len(index) else np.zeros(1, dtype=np.int64)
         words = np.zeros(int(row_first[-1]), dtype=np.uint32)
         usable = ((index.start | index.size) & np.uint64(3)) == 0
-        usable[rules.func[((rules.start & np.uint64(3)) != 0) | (rules.start >= last)]] = False
+        usable[rules.func[(rules.start & np.uint64(3)) != 0]] = False
         if len(index):
             usable &= rules.start[index.first_row] == index.start
             usable &= np.diff(first) == (index.size >> np.uint64(2)).astype(np.int64)
@@ -202,6 +201,22 @@ class Domain:
         good = known & known_back & returns & plain
         self.words[site[good]] = moved[good]
         return np.sort(target[good]), site[good]
+
+
+def _without_stray_rows(rules: RuleTable) -> RuleTable:
+    """Give the table without rows behind their function's end, which look-ups would take for a neighbour's.
+
+    Such functions count as not decoded to their end. A function keeps its first row.
+    """
+    index = rules.functions
+    stray = rules.start >= index.end[rules.func] if len(rules) else np.zeros(0, dtype=np.bool_)
+    if not bool(np.any(stray)):
+        return rules
+    flags = index.flags.copy()
+    flags[rules.func[stray]] |= np.uint8(FunctionFlag.REFUSED)
+    keep = ~stray
+    keep[index.first_row] = True
+    return replace(rules, functions=replace(index, flags=flags)).take_rows(np.flatnonzero(keep))
 
 
 def _fill(words: Insn, first: Row, start: Addr, part: Insn, addr: int, low: int, high: int) -> None:

@@ -7,24 +7,19 @@ place, a fault. An edge leads from an instruction, by an act, to another instruc
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 
 from surefoot.dtypes import Addr, Insn, Mask, Row
 from surefoot.dtypes import Code as Codes
 from surefoot.isa.branches import branch_target
-from surefoot.isa.effects import NO_REG, Effects, Flow, Store, effects
+from surefoot.isa.effects import Effects, Flow
 from surefoot.proof.domain import Code, Domain
 from surefoot.proof.entries import Entries
 from surefoot.proof.faults import fault_effects
-from surefoot.proof.survey import Survey, join_effects
+from surefoot.proof.survey import Survey, classify, join_effects
 
 __all__ = ["Graph", "Tables", "build_graph", "with_tables"]
-
-_PUSH: Final = 0xF800865E
-"""STR X30, [X18], #8: the one form in which a shadow call stack is pushed."""
-_SHADOW_SP: Final = 18
 
 
 @dataclass(frozen=True)
@@ -163,7 +158,7 @@ def build_graph(
     words, func = domain.words[at], np.repeat(funcs, counts)
     none = np.zeros(0, dtype=np.int64)
     graph = Graph(
-        domain, at, words, func, _effects(words), none, none, none, none.astype(np.bool_), none, none, none, none
+        domain, at, words, func, classify(words), none, none, none, none.astype(np.bool_), none, none, none, none
     )
     build = _Build([], [], [], [], [], [], [], [])
     last = np.append(func[1:] != func[:-1], True) if func.size else func.astype(np.bool_)
@@ -185,14 +180,6 @@ def build_graph(
         out_to=np.concatenate(build.out_to),
         stray=np.unique(np.concatenate(build.stray)),
     )
-
-
-def _effects(words: Insn) -> Effects:
-    """Classify words; a store through x18 that is no push of a shadow call stack is one through any register."""
-    does = effects(words)
-    other = (does.store == Store.ELSEWHERE) & (does.store_base == _SHADOW_SP) & (words != np.uint32(_PUSH))
-    does.store_base[other] = NO_REG
-    return does
 
 
 def _own_edges(graph: Graph, build: _Build, fragment: Mask, on: Mask, last: Mask, unfaithful: Mask) -> None:

@@ -14,7 +14,6 @@ from surefoot.image.binary import Image
 from surefoot.image.elf import FileType
 from surefoot.image.model import SectionFlag, SectionType, Text
 from surefoot.image.relocate import Region, region_of
-from surefoot.image.symbols import SymbolKind
 from surefoot.image.tables import (
     Alternatives,
     ExceptionTable,
@@ -57,8 +56,6 @@ def code_of(image: Image, parts: Sequence[tuple[int, Insn]] | None = None) -> Co
     sites, words, targets = (np.concatenate([one, two]) for one, two in zip(labels, replaced, strict=True))
     plain = ~table.is_callback & (table.repl != 0) & (table.repl_len > 0)
     begin = table.repl[plain]
-    functions = image.functions
-    named = (functions.kind == SymbolKind.FUNC) | (functions.size > 0)
     return Code(
         faults=faults.insn[real],
         fixups=faults.fixup[real],
@@ -68,7 +65,7 @@ def code_of(image: Image, parts: Sequence[tuple[int, Insn]] | None = None) -> Co
         targets=targets,
         copies=np.stack([begin, begin + table.repl_len[plain]], axis=1),
         stops=np.unique(bugs.addr[~bugs.warns]),
-        entries=np.unique(functions.addr[named]),
+        entries=np.unique(image.functions.addr),
         data=ImageData(image),
     )
 

@@ -50,7 +50,7 @@ class Proof:
     """Verdicts on every instruction under rules; n instructions, f functions. Implements `Proofs`.
 
     Attributes:
-        rules: the table that was proved.
+        rules: the table that was proved, without rows behind the ends of their functions.
         row_first: (r + 1,) int64, index of the first instruction of each row.
         first: (f + 1,) int64, index of the first instruction of each function.
         verdicts: (n,) uint8, `Verdict`.
@@ -135,7 +135,7 @@ def prove(rules: RuleTable, ranges: Sequence[tuple[int, Insn]], code: Code | Non
     broken = good[graph.source] & bad[graph.target]
     known = np.flatnonzero(exact.reached & (verdicts[graph.at] != Verdict.PROVEN))
     return Proof(
-        rules=rules,
+        rules=domain.rules,
         row_first=domain.row_first,
         first=domain.first,
         verdicts=verdicts,

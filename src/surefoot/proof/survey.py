@@ -14,16 +14,19 @@ import numpy as np
 from surefoot.dtypes import Addr, Insn, Mask, Row
 from surefoot.dtypes import Code as Codes
 from surefoot.isa.branches import branch_target
-from surefoot.isa.effects import Effects, Flow, FpEffect, LrEffect, SpEffect, Store, effects
+from surefoot.isa.effects import NO_REG, Effects, Flow, FpEffect, LrEffect, SpEffect, Store, effects
 from surefoot.proof.domain import Code, Domain, member
 
-__all__ = ["Survey", "goes_on", "is_neutral", "join_effects", "survey"]
+__all__ = ["Survey", "classify", "goes_on", "is_neutral", "join_effects", "survey"]
 
 _CHUNK: Final = 1 << 17
 """Instructions per piece: its arrays fit the caches."""
 _TRAPS: Final = (0xD4207D00, 0xD4200020)
 """BRK #1000 and BRK #1: what GCC and LLVM emit for __builtin_trap(). The kernel has no handler that continues them
 (arch/arm64/include/asm/brk-imm.h)."""
+_PUSH: Final = 0xF800865E
+"""STR X30, [X18], #8: the one form in which a shadow call stack is pushed."""
+_SHADOW_SP: Final = 18
 _GOES_ON: Final = np.isin(np.arange(256), (Flow.NEXT, Flow.COND, Flow.CALL, Flow.CALL_REG, Flow.EXCEPTION))
 
 
@@ -69,7 +72,7 @@ def survey(domain: Domain, code: Code) -> Survey:
     flow = np.zeros(len(domain), dtype=np.uint8)
     acts, kept, leaves, leave_by = list[Row](), list[Effects](), list[Row](), list[Codes]()
     for low in range(0, max(len(domain), 1), _CHUNK):
-        found = effects(domain.words[low : low + _CHUNK])
+        found = classify(domain.words[low : low + _CHUNK])
         flow[low : low + len(found)] = found.flow
         which = np.flatnonzero(~is_neutral(found))
         acts.append(which + low)
@@ -85,7 +88,7 @@ def survey(domain: Domain, code: Code) -> Survey:
     sites = domain.find(code.sites)
     ruled = np.flatnonzero(sites >= 0)
     words: Insn = code.words[ruled]
-    variants = effects(words)
+    variants = classify(words)
     return Survey(
         flow,
         on,
@@ -102,6 +105,14 @@ def survey(domain: Domain, code: Code) -> Survey:
         goes_on(variants.flow, words),
         code.targets[ruled],
     )
+
+
+def classify(words: Insn) -> Effects:
+    """Give the effects of words; a store through x18 that is no push of a shadow call stack is one through any."""
+    does = effects(words)
+    other = (does.store == Store.ELSEWHERE) & (does.store_base == _SHADOW_SP) & (words != np.uint32(_PUSH))
+    does.store_base[other] = NO_REG
+    return does
 
 
 def goes_on(flow: Codes, words: Insn) -> Mask:
