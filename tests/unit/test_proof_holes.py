@@ -102,6 +102,24 @@ def test_a_store_below_sp_saves_nothing() -> None:
     assert verdict(proof, asm, "claim") is Verdict.REFUTED
 
 
+def test_a_row_that_names_a_slot_below_sp_is_refuted() -> None:
+    """As in kernels with a shadow call stack: SP is back, the row still names the slot, x30 is loaded from elsewhere."""
+    asm = Asm()
+    asm.function("f")
+    asm.put(str_(LR, 18, 8, "post"), OPENED)
+    asm.row(FRAME)
+    asm.put(mov(LR, 0), add(SP, SP, 32))
+    asm.row(Row(0, SP, None, -24))
+    asm.label("below")
+    asm.put(ldr(LR, 18, -8, "pre"))
+    asm.row(Row())
+    asm.label("popped")
+    asm.put(RET)
+    proof = proved(asm)
+    assert verdict(proof, asm, "below") is Verdict.REFUTED
+    assert verdict(proof, asm, "popped") is Verdict.PROVEN
+
+
 def test_sp_that_rises_above_a_slot_is_seen_under_rows_based_on_x29() -> None:
     asm = Asm()
     asm.function("f")

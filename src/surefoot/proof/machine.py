@@ -231,22 +231,25 @@ def fits(state: State, rules: RuleTable, row: Row | Row32) -> NDArray[np.uint8]:
     no |= kept & ((state.fp == Fp.CLOBBERED) | frame)
     open_ |= kept & (state.fp == Fp.UNKNOWN)
     stored = fp_rule == FpRule.AT_CFA
-    wrong, unknown = _misses(state.fp_saved, state.fp_slot, rules.fp_off[safe])
+    wrong, unknown = _misses(state, state.fp_saved, state.fp_slot, rules.fp_off[safe])
     no |= stored & wrong
     open_ |= stored & unknown
     in_lr = ra_rule == RaRule.IN_LR
     no |= in_lr & (state.lr == Lr.CLOBBERED)
     open_ |= in_lr & (state.lr == Lr.UNKNOWN)
     stored_ra = ra_rule == RaRule.AT_CFA
-    wrong, unknown = _misses(state.ra_saved, state.ra_slot, rules.ra_off[safe])
+    wrong, unknown = _misses(state, state.ra_saved, state.ra_slot, rules.ra_off[safe])
     no |= stored_ra & wrong
     open_ |= stored_ra & unknown
     open_ |= ~(kept | stored) | ~(in_lr | stored_ra)
     return np.where(no, np.uint8(Fit.NO), np.where(open_, np.uint8(Fit.OPEN), np.uint8(Fit.YES))).astype(np.uint8)
 
 
-def _misses(saved: Code, slot: Off, claimed: Off32) -> tuple[Mask, Mask]:
-    """Judge claims that a word holds a value: (n,) bool each, surely not so, not surely so."""
+def _misses(state: State, saved: Code, slot: Off, claimed: Off32) -> tuple[Mask, Mask]:
+    """Judge claims that a word holds a value: (n,) bool each, surely not so, not surely so.
+
+    No word below SP holds anything: the next exception overwrites it.
+    """
     there = _held(saved) & (slot == claimed)
-    sole = (saved == Slot.NO) | (saved == Slot.YES)
+    sole = (saved == Slot.NO) | (saved == Slot.YES) | (state.s_known & (claimed < -state.s))
     return ~there & sole, ~there & ~sole

@@ -65,6 +65,8 @@ def _store(state: State, effects: Effects, after: State) -> None:
     known &= frame
     known &= ~effects.store_unknown
     wild = effects.store == Store.ANYWHERE
+    pushed = (effects.store == Store.ELSEWHERE) & (effects.store_base == _SHADOW_SP)
+    pushed &= (effects.lr_at == 0) & (effects.store_off == 0)
     # Nothing below SP survives the next exception: a store there saves nothing.
     below = known & after.s_known & (low < -after.s)
     for value, copied, slot, saved in (
@@ -79,14 +81,12 @@ def _store(state: State, effects: Effects, after: State) -> None:
         new = copy & known & ~below & (kind != Slot.YES) & (kind != Slot.FIRST)
         place = low + copied
         # A second copy (the argument of a tracing call, say) does not replace the first, which rows name.
-        second = copy & ~new & ~below
+        second = copy & ~new & ~below & ~pushed
         kind = np.where(new, np.where(kind == Slot.NO, np.uint8(Slot.YES), np.uint8(Slot.FIRST)), _more(kind, second))
         setattr(after, slot, np.where(new, place, np.where((kind == Slot.NO) | (kind == Slot.MAYBE), 0, at)))
         setattr(after, saved, kind)
-    pushed = (effects.store == Store.ELSEWHERE) & (effects.store_base == _SHADOW_SP)
-    pushed &= (effects.lr_at == 0) & (effects.store_off == 0) & (state.lr == Lr.RETURN)
     touched = (effects.writes >> np.uint32(_SHADOW_SP)) & np.uint32(1) != 0
-    after.shadow = np.where(pushed & touched, True, after.shadow & ~(touched | wild))
+    after.shadow = np.where(pushed & touched & (state.lr == Lr.RETURN), True, after.shadow & ~(touched | wild))
 
 
 def _move_fp(state: State, effects: Effects, after: State) -> None:
