@@ -103,7 +103,7 @@ def test_a_store_below_sp_saves_nothing() -> None:
 
 
 def test_a_row_that_names_a_slot_below_sp_is_refuted() -> None:
-    """As in kernels with a shadow call stack: SP is back, the row still names the slot, x30 is loaded from elsewhere."""
+    """As in kernels with a shadow call stack: SP is back, x30 is still to be loaded, and the row names its slot."""
     asm = Asm()
     asm.function("f")
     asm.put(str_(LR, 18, 8, "post"), OPENED)
