@@ -58,6 +58,7 @@ class World:
         fixups: instruction that may fault -> (where it continues, mask of registers written then).
         switches: word that may be a NOP or a branch -> where it goes.
         noreturn: functions that do not come back from a call.
+        keeps_x18: calls leave x18 alone, which points to a shadow call stack.
     """
 
     ranges: list[tuple[int, Words]]
@@ -66,6 +67,7 @@ class World:
     fixups: dict[int, tuple[int, int]] = field(default_factory=dict)
     switches: dict[int, int] = field(default_factory=dict)
     noreturn: set[int] = field(default_factory=set)
+    keeps_x18: bool = False
 
 
 @dataclass
@@ -352,7 +354,9 @@ class _Run:
 
     def _call(self, addr: int) -> int:
         """Come back from a call."""
-        self.uc.reg_write_batch(list(zip(_CALLER_SAVED, self.machine.numbers(20), strict=True)))
+        world = self.machine.world
+        clobbered = [register for register in _CALLER_SAVED if register != _X[18] or not world.keeps_x18]
+        self.uc.reg_write_batch(list(zip(clobbered, self.machine.numbers(len(clobbered)), strict=True)))
         self.uc.reg_write(_FLAGS, self.random.getrandbits(4) << 28)
         return addr + 4
 
