@@ -15,6 +15,7 @@ import numpy as np
 from surefoot.dtypes import Addr, Code, Row
 from surefoot.image.binary import Image
 from surefoot.metadata.rules import RuleTable
+from surefoot.proof.compact import VERSION
 from surefoot.proof.inputs import code_of
 from surefoot.proof.prove import prove
 from surefoot.proof.verdicts import Verdict
@@ -23,7 +24,7 @@ from surefoot.targets.cache import TableCache
 __all__ = ["PlacedProof", "load_proof"]
 
 _FORMAT: Final = 1
-"""To be raised whenever the prover may judge an instruction differently."""
+"""Form of the kept arrays; the version of the prover's judgement is part of the key as well."""
 _KIND: Final = "proof"
 
 
@@ -69,7 +70,7 @@ def load_proof(image: Image, rules: RuleTable, bias: int, cache: TableCache | No
         InputError: one of the image's own tables is damaged.
     """
     ranges = image.text.ranges
-    version = _FORMAT
+    version = zlib.crc32(f"{_FORMAT}.{VERSION}".encode())
     for _, words in ranges:  # a copy with other code under the same build-id is another image
         version = zlib.crc32(np.ascontiguousarray(words).data, version)
     if cache is not None:
