@@ -12,10 +12,10 @@ from surefoot.unwind.code import FunctionKind
 from surefoot.unwind.context import Mode
 from surefoot.unwind.reasons import Reason
 from surefoot.unwind.state import Stacks, Start
-from world import Function, Op, Rule, call, framed, lr_only, maybe, nops, without_rules
+from world import Function, Op, Rule, call, dynamic, framed, lr_only, maybe, nops, without_rules
 from world_cases import frame_names, run_blocked, run_interrupted, run_until, start
 from world_cpu import Entry
-from world_kernel import Task, World, frames_of, reason_of
+from world_kernel import LAYOUT, Proved, Task, World, frames_of, reason_of
 
 
 def omits(world: World) -> set[int]:
@@ -288,3 +288,31 @@ def test_record_without_x29_under_assembly() -> None:
     world = World(cpu.program, [run_blocked(cpu)])
     assert omits(world) == {cpu.program.find("f0", "bl") + 4}
     assert reason_of(world.walk()) is Reason.NO_METADATA
+
+
+def restores_fp_early() -> Function:
+    """What GCC makes of a function whose SP moves: x29 is restored while the rows still reckon the CFA from it."""
+    whole = dynamic("f1", nops(1))
+    by_fp = whole.ops[-2].rule
+    assert by_fp is not None
+    return Function(
+        "f1", [*whole.ops[:-2], Op("ldp", 0, by_fp), Op("nop", None, by_fp), Op("add_sp", 32, by_fp), Op("ret")]
+    )
+
+
+def test_row_that_reckons_from_restored_x29() -> None:
+    """The row names the caller's record: the caller would be omitted, and an indirect call cannot contradict that."""
+    cpu = start([framed("f0", [Op("blr", ("f2",))]), framed("f2", call("f1")), restores_fp_early()])
+    task = run_interrupted(cpu, cpu.program.at("f1", 6))
+    world = World(cpu.program, [task])
+    assert world.program.find("f2", "bl") + 4 in {pc for pc, _ in task.truth}
+    assert reason_of(world.walk()) is Reason.RULE_UNPROVEN
+
+
+def test_row_that_reckons_from_x29_is_followed_where_it_is_proved() -> None:
+    """In the body of such a function a proof makes the step certain."""
+    cpu = start([framed("f0", [Op("blr", ("f2",))]), framed("f2", call("f1")), dynamic("f1", nops(2))])
+    task = run_interrupted(cpu, cpu.program.at("f1", 3))
+    assert reason_of(World(cpu.program, [task]).walk()) is Reason.RULE_UNPROVEN
+    proved = World(cpu.program, [task], LAYOUT, cpu.program.code(proofs=Proved()))
+    assert_true(proved)

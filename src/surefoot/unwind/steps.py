@@ -185,6 +185,11 @@ def _boundary_step(ctx: Context, cur: Cursor, at: Row, row: Row) -> Step:
     pc, sp, fp = cur.pc[at], cur.sp[at], cur.fp[at]
     step.fail(rule.refused, Reason.RULE_REFUSED, pc)
     step.fail(rule.undefined, Reason.RULE_UNDEFINED, pc)
+    if ctx.mode is Mode.HYBRID:
+        # GCC restores x29 in epilogues before it says so. A row that still reckons from x29 then names the caller's
+        # record, and the caller would be omitted; without a proof such an epilogue cannot be told from the body.
+        unproven = ctx.verdict(pc, cur.source[at]) != Verdict.PROVEN
+        step.fail(unproven & (rule.base == CfaBase.FP), Reason.RULE_UNPROVEN, pc)
     stack = cur.stack[at]
     cfa = np.where(rule.base == CfaBase.SP, sp, fp) + rule.cfa_off
     high = ctx.stacks.high[np.maximum(stack, 0)]
