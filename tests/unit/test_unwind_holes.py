@@ -316,3 +316,11 @@ def test_row_that_reckons_from_x29_is_followed_where_it_is_proved() -> None:
     assert reason_of(World(cpu.program, [task]).walk()) is Reason.RULE_UNPROVEN
     proved = World(cpu.program, [task], LAYOUT, cpu.program.code(proofs=Proved()))
     assert_true(proved)
+
+
+@pytest.mark.parametrize("name", ["_RNvC6binder4work", "_ZN6binder4work17h0123456789abcdefE", "rust_begin_unwind"])
+def test_rust_functions_by_any_name(name: str) -> None:
+    """Seven refuted addresses of Debian's 7.3 lie in Rust functions that are exported without mangling."""
+    cpu = start([framed("f0", call(name)), framed(name, nops(3))])
+    world = World(cpu.program, [run_interrupted(cpu, cpu.program.at(name, 4))])
+    assert reason_of(world.walk()) is Reason.CALLS_ONLY_METADATA

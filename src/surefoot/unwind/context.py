@@ -17,6 +17,7 @@ from surefoot.unwind.state import Layout, Source, Stacks, Tasks
 __all__ = ["Context", "Mode"]
 
 _NOWHERE = (1 << 64) - 1
+_RUST = ("_R", "_ZN", "rust_", "__rust")
 
 
 class Mode(Enum):
@@ -133,15 +134,13 @@ class Context:
     def is_calls_only(self, function: Row, verdict: Code) -> Mask:
         """(n,) bool: compiled by rustc, whose unwind tables say nothing of prologues and epilogues.
 
-        A proof overrides the suspicion. Rust symbols are recognised by their mangling (`_R`, `_ZN`), which no
-        C symbol of the kernel has.
+        A proof overrides the suspicion. Rust symbols are recognised by their mangling, or by the prefix of those
+        that are exported unmangled; that some C helpers share the prefix costs coverage only.
         """
         result = np.zeros(function.shape, dtype=np.bool_)
         ask = np.flatnonzero((function >= 0) & (verdict != Verdict.PROVEN))
         distinct, inverse = np.unique(function[ask], return_inverse=True)
-        rust = np.array(
-            [self.code.functions.names[i].startswith(("_R", "_ZN")) for i in distinct.tolist()], dtype=np.bool_
-        )
+        rust = np.array([self.code.functions.names[i].startswith(_RUST) for i in distinct.tolist()], dtype=np.bool_)
         if distinct.size:
             result[ask] = rust[inverse]
         return result
