@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ class Survey:
     proc_unexplained: list[str] = field(default_factory=list)
     drgn_frames: int = 0
     drgn_explained: Counter[str] = field(default_factory=Counter)
+    drgn_leaves_out: list[str] = field(default_factory=list)
+    """Tasks of which drgn leaves frames out, with what its trace ends in."""
     drgn_missing: list[str] = field(default_factory=list)
     """Frames of drgn's that hybrid does not show, without an explanation."""
 
@@ -153,6 +156,10 @@ def _unlisted_text(walked: Walked) -> list[tuple[int, int]]:
     return ranges
 
 
+def _within(pc: int, ranges: list[tuple[int, int]]) -> bool:
+    return any(low <= pc < high for low, high in ranges)
+
+
 def _compare_proc(walked: Walked, own: list[ThreadStack], names: NameBook, result: Survey) -> None:
     """Compare blocked tasks that have not run since their own trace was taken."""
     unlisted = _unlisted_text(walked)
@@ -168,17 +175,13 @@ def _compare_proc(walked: Walked, own: list[ThreadStack], names: NameBook, resul
         mine: list[str] = []
         theirs = [f"{frame.symbol}+{frame.offset:#x}" for frame in thread.frames]
         hybrid = walked.hybrid
-        frames = [
-            i
-            for i in walked.frames(hybrid, row)
-            if not any(low <= int(hybrid.pc[i]) < high for low, high in unlisted)
-        ]
+        frames = [i for i in walked.frames(hybrid, row) if not _within(int(hybrid.pc[i]), unlisted)]
         for place, i in enumerate(frames):
             mine.append(_as_kernel(walked, hybrid, i, names, theirs[place] if place < len(theirs) else ""))
         if mine == theirs:
             result.proc_equal += 1
             continue
-        why = _explain_proc(walked, row, mine, theirs)
+        why = _explain_proc(walked, row, theirs, names)
         if why:
             result.proc_explained[why] += 1
         else:
@@ -201,18 +204,30 @@ def _as_kernel(walked: Walked, traces: Traces, frame: int, names: NameBook, thei
     return f"{walked.capture.code.functions.names[index]}+{pc - start:#x}"
 
 
-def _explain_proc(walked: Walked, row: int, mine: list[str], theirs: list[str]) -> str:
-    """Name why the kernel's plain walk, which steps along frame records only, shows something else."""
-    extra = Counter(mine) - Counter(theirs)
-    if Counter(theirs) - Counter(mine):
+def _explain_proc(walked: Walked, row: int, theirs: list[str], names: NameBook) -> str:
+    """Name why the kernel's plain walk, which steps along frame records only, shows something else; "" if unknown.
+
+    Two things must hold: our frame-pointer walk shows exactly what the kernel printed, and hybrid shows the same
+    but for the one frame behind each place at which frame records are known to skip a caller.
+    """
+    unlisted = _unlisted_text(walked)
+    fp = [i for i in walked.frames(walked.fp, row) if not _within(int(walked.fp.pc[i]), unlisted)]
+    written = [_as_kernel(walked, walked.fp, i, names, text) for i, text in zip(fp, theirs, strict=False)]
+    if len(fp) != len(theirs) or written != theirs:
         return ""
-    hybrid = walked.hybrid
-    sources = {int(hybrid.source[i]) for i in walked.frames(hybrid, row)}
-    if any(name.startswith("return_to_handler+") for name in mine) and extra:
-        return "the kernel's walk omits the caller of a function returning through return_to_handler"
-    if Source.REGS in sources and extra:
-        return "the kernel's walk omits the caller of an interrupted function without a frame record"
-    return ""
+    hybrid, frames = walked.hybrid, list(walked.frames(walked.hybrid, row))
+    fp_pcs = [int(walked.fp.pc[i]) for i in walked.frames(walked.fp, row)]
+    why = set()
+    for before, i in pairwise(frames):
+        if fp_pcs.count(int(hybrid.pc[i])) >= [int(hybrid.pc[j]) for j in frames].count(int(hybrid.pc[i])):
+            continue
+        if int(hybrid.source[before]) == Source.REGS:
+            why.add("the kernel's walk omits the caller of an interrupted function without a frame record")
+        elif walked.name(hybrid, before) == "return_to_handler":
+            why.add("the kernel's walk omits the caller of a function returning through return_to_handler")
+        else:
+            return ""
+    return "; ".join(sorted(why))
 
 
 def _compare_drgn(walked: Walked, result: Survey) -> None:
@@ -256,6 +271,7 @@ def _judge_drgn(walked: Walked, row: int, shown: set[int], pcs: list[tuple[int, 
             result.drgn_explained[f"hybrid has refused: {Reason(int(hybrid.reason[row])).name}"] += 1
         else:
             result.drgn_missing.append(f"{walked.label(row)}: {name} at {pc:#x}")
+    left_out = []
     for i in walked.frames(hybrid, row):
         if int(hybrid.pc[i]) in theirs:
             continue
@@ -263,6 +279,9 @@ def _judge_drgn(walked: Walked, row: int, shown: set[int], pcs: list[tuple[int, 
             result.drgn_explained["hybrid shows a recovered return address that drgn does not know"] += 1
         else:
             result.drgn_explained["hybrid shows a frame that drgn leaves out"] += 1
+            left_out.append(walked.name(hybrid, i))
+    if left_out:
+        result.drgn_leaves_out.append(f"{walked.label(row)}: {', '.join(left_out)}; drgn ends in {pcs[-1][1]}")
 
 
 class NameBook:
