@@ -9,8 +9,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 
-__all__ = ["Event", "EventKind", "FunctionState", "Hold", "PatchState", "Status", "TaskState"]
+__all__ = ["FIGURES", "Event", "EventKind", "FunctionState", "Hold", "PatchState", "Status", "TaskState"]
+
+FIGURES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "tasks": "tasks that the transition is about, or whose stacks an attempt looked at",
+        "attempt": "number of this attempt or pass, from 1",
+        "by_stack": "tasks that this event says went over because their stack is clear of the functions involved",
+        "by_exit": "tasks that went over on their way between kernel and user mode",
+        "by_idle": "idle tasks that went over",
+        "by_fork": "tasks that were born over",
+        "by_force": "tasks that were overruled by explicit word",
+        "pause_ms": "milliseconds for which the target stood still in this attempt",
+        "read_ms": "of which to read tasks, stacks and patch sites",
+        "check_ms": "of which to walk and check the stacks",
+        "write_ms": "of which to write and verify",
+        "next_s": "seconds until the next attempt",
+        "words": "instruction words written, or taken back",
+        "sites": "patch sites involved",
+    }
+)
+"""Names of `Event.figures` that the view and its summary understand; others are passed on in JSON only. The figures
+`by_*` and `pause_ms` are of the event alone: the summary adds them up."""
 
 
 class PatchState(StrEnum):
@@ -145,7 +168,7 @@ class Event:
         tasks: those that the event speaks of.
         left: number of tasks that have not gone over yet.
         message: one sentence for people, may be empty.
-        figures: numbers that belong to it, such as "pause_ms"; documented with the schema.
+        figures: numbers that belong to it, by the names of `FIGURES`.
     """
 
     kind: EventKind
