@@ -74,7 +74,7 @@ class LinuxTarget:
         registers: Callable[[], Sequence[CpuRegisters]],
         *,
         vmlinux: Path,
-        modules_dir: Path | None = None,
+        modules_dir: Path | Sequence[Path] | None = None,
         cache: TableCache | None = None,
     ) -> None:
         """Describe a target; nothing is read yet.
@@ -86,7 +86,7 @@ class LinuxTarget:
             tables: of the kernel image, whose build-id the caller has compared.
             registers: gives the registers of all CPUs at the instant that the memory shows.
             vmlinux: file of the kernel image.
-            modules_dir: folder of module files.
+            modules_dir: folder of module files, or several.
             cache: where decoded tables are kept.
         """
         self.name = name

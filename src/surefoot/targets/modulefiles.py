@@ -1,8 +1,9 @@
-"""Layer 7: module files in a folder, found by name and checked by build-id."""
+"""Layer 7: module files in folders, found by name and checked by build-id."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -17,16 +18,16 @@ _COMPRESSED = (".ko.xz", ".ko.zst", ".ko.gz")
 
 
 class ModuleFiles:
-    """The modules below one folder, or none."""
+    """The modules below one folder or several, or none."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | Sequence[Path] | None) -> None:
+        self._folders = () if folder is None else (folder,) if isinstance(folder, Path) else tuple(folder)
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
         """Module name (with underscores) -> files; uncompressed ones first."""
         found: dict[str, list[str]] = {}
-        for place, _, names in os.walk(self._folder) if self._folder is not None else ():
+        for place, _, names in (entry for folder in self._folders for entry in os.walk(folder)):
             for name in names:
                 ending = next((end for end in (*_ENDINGS, *_COMPRESSED) if name.endswith(end)), None)
                 if ending is not None:
@@ -46,11 +47,11 @@ class ModuleFiles:
         Returns:
             the image and "", or None and a sentence that says why there is none.
         """
-        if self._folder is None:
+        if not self._folders:
             return None, f"module {name}: no folder of module files was given (--modules)"
         files = self._by_name.get(name.replace("-", "_"), [])
         if not files:
-            return None, f"module {name}: no file of that name in {self._folder}"
+            return None, f"module {name}: no file of that name in {' or '.join(map(str, self._folders))}"
         if not build_id:
             return None, f"module {name}: has no build-id in the target, so that no file can be matched to it"
         problem = ""

@@ -78,7 +78,9 @@ def process_name(name: str) -> str:
 def command_line(spec: Spec) -> list[str]:
     """Give QEMU's command line; pure. Sockets are relative to the folder in which QEMU is started."""
     words = [PROGRAM, "-name", process_name(spec.name)]
-    words += ["-M", "virt,gic-version=3", "-cpu", spec.cpu]
+    # The memory is a file without a name: others of the same user can map it (targets/guestlive.py).
+    words += ["-object", f"memory-backend-memfd,id=ram0,size={spec.memory_mib}M,share=on"]
+    words += ["-M", "virt,gic-version=3,memory-backend=ram0", "-cpu", spec.cpu]
     words += ["-smp", str(spec.cpus), "-m", str(spec.memory_mib)]
     words += ["-nodefaults", "-display", "none", "-nic", "none", "-no-reboot", "-device", "vmcoreinfo"]
     words += ["-kernel", str(spec.vmlinuz), "-initrd", str(spec.initrd)]
