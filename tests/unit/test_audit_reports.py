@@ -99,6 +99,15 @@ def test_sarif_is_valid() -> None:
         assert sarif_schema.findings(log) == []
 
 
+def test_the_official_schema_can_say_no() -> None:
+    """A level that the standard does not have, and a property that it does not know, are found."""
+    log: Any = json.loads(json.dumps(sarif(everything())))
+    log["runs"][0]["results"][0]["level"] = "fatal"
+    log["runs"][0]["tool"]["driver"]["colour"] = "red"
+    places = {line.split(":")[0] for line in sarif_schema.findings(log)}
+    assert places == {"$.runs[0].results[0].level", "$.runs[0].tool.driver"}
+
+
 def test_sarif_names_rules_and_places() -> None:
     report = report_of(CASES["call-at-end"][0](), lines=True)
     run: Any = sarif(report)["runs"][0]  # type: ignore[index]
