@@ -48,6 +48,9 @@ COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
             "surefoot.cli.campaign",
             "Try every walker at every instruction of the emulated machine's load, against the truth.",
         ),
+        "patch": Entry(
+            "surefoot.cli.patch", "Patch a running kernel: apply, revert, look at and watch a transition."
+        ),
         "demo": Entry("surefoot.cli.demo", "Show the whole system on an emulated arm64 machine, in seconds."),
     }
 )
