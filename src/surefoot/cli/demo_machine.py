@@ -110,9 +110,16 @@ def _has_boundary(instant: Instant, traces: Traces) -> list[int]:
 
 
 def _has_recovered(instant: Instant, traces: Traces) -> list[int]:
-    """Find reliable stacks with several recovered addresses."""
-    del instant
-    return [i for i in range(len(traces)) if traces.reliable[i] and _count(traces, i, Evidence.FGRAPH) > 1]
+    """Find reliable stacks with several recovered addresses, one of them of a task caught in the trampoline."""
+    rows = [i for i in range(len(traces)) if traces.reliable[i] and _count(traces, i, Evidence.FGRAPH) > 1]
+    rows.sort(key=lambda i: not _returns(instant, traces, i))
+    return rows if rows and _returns(instant, traces, rows[0]) else rows[:1]
+
+
+def _returns(instant: Instant, traces: Traces, i: int) -> bool:
+    """Tell whether a task was switched out in the trampoline that traced functions return through."""
+    functions = traces.function[traces.first[i] : traces.first[i + 1]].tolist()
+    return any(instant.code.functions.names[row] == "return_to_handler" for row in functions if row >= 0)
 
 
 def _count(traces: Traces, i: int, mark: Evidence) -> int:
@@ -174,6 +181,8 @@ def _prologue(kernel: KernelFile, seed: int) -> tuple[Boundaries, list[int]]:
     late = np.flatnonzero(shown & (window == Window.BODY) & ~lr_is_caller)
     late = np.array([i for i in late.tolist() if lr[i] not in addr[first[i] : first[i + 1]]], dtype=np.int64)
     late = late[[kernel.functions.lookup(batch.tasks.lr[[i]], none[:1])[0] != function[i] for i in late.tolist()]]
+    # A function that calls itself makes a poor picture: the same name twice.
+    early = early[kernel.functions.lookup(addr[first[early] + 1], ~none[: early.size]) != function[early]]
     return batch, [int(found[0]) for found in (early, late) if found.size]
 
 

@@ -151,16 +151,20 @@ class KernelFile:
         )
         return Layout(**{name: self[name] for name in names}, pac_mask=PAC_MASK)
 
-    def code(self, live: list[tuple[int, Insn]], *, proved: bool = True) -> CodeMap:
+    def code(
+        self, live: list[tuple[int, Insn]], *, proved: bool = True, redirects: NDArray[np.uint64] | None = None
+    ) -> CodeMap:
         """Give the code with the words that the machine's memory holds.
 
         Args:
             live: the ranges of `text` with the words as they are now.
             proved: with the proofs of the rules.
+            redirects: (k, 2) pairs (old function, new function) of live patches.
         """
         proofs: Proofs = self.proof if proved else NO_PROOFS
         text, changed = TextWords.from_ranges(live), self._changed(live)
-        return CodeMap(self.functions, text, self.rules, proofs, changed=changed, labels=self.labels)
+        pairs = np.zeros((0, 2), dtype=np.uint64) if redirects is None else redirects
+        return CodeMap(self.functions, text, self.rules, proofs, redirects=pairs, changed=changed, labels=self.labels)
 
     def _changed(self, live: list[tuple[int, Insn]]) -> Addr:
         """Give the addresses of words that differ from the file and are no patch site."""

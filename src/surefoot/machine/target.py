@@ -175,7 +175,16 @@ class Machine:
 
     def code(self, *, proved: bool = True) -> CodeMap:
         """Give the code as it is in memory now, with or without the proofs of its rules."""
-        return self.kernel.code(self.live_text(), proved=proved)
+        return self.kernel.code(self.live_text(), proved=proved, redirects=self._redirects())
+
+    def _redirects(self) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
+        """Read which functions live patches redirect, and to where."""
+        kernel = self.kernel
+        base, size = kernel.symbol("klp_funcs"), kernel["klp_func_size"]
+        words = np.frombuffer(self.board.read(base, size * kernel["klp_funcs"]), dtype="<u8")
+        at = np.array([kernel["klp_func_old"], kernel["klp_func_new"]]) >> 3
+        pairs = words.reshape(-1, size >> 3)[:, at].astype(np.uint64)
+        return np.asarray(pairs[pairs[:, 0] != 0], dtype=np.uint64)
 
     def control(self, name: str, value: int | None = None) -> int:
         """Read, and set if a value is given, one of the words by which the kernel is told what to do."""

@@ -53,23 +53,22 @@ void notrace ftrace_init(void)
 
 static notrace bool is_patched(u64 func)
 {
-	extern const u64 klp_sites[];
-
-	for (int i = 0; klp_sites[i]; i++)
-		if (klp_sites[i] == func)
+	for (u32 i = 0; i < KLP_FUNCS; i++)
+		if (klp_funcs[i].old_func == func)
 			return true;
 	return false;
 }
 
-static u64 graph_on, klp_on;
+static u64 graph_on;
 
 static notrace void update_sites(void)
 {
 	u64 flags = local_irq_save();
 
+	preempt_disable(); /* for those who look from outside: sites are being rewritten */
 	for (u64 *loc = __start_mcount_loc; loc < __stop_mcount_loc; loc++) {
 		u64 func = site_function(*loc);
-		bool klp = klp_on && is_patched(func);
+		bool klp = is_patched(func);
 		struct ftrace_ops *ops = klp ? (graph_on ? &klp_graph_ops : &klp_ops) : &graph_ops;
 
 		if (!klp && !graph_on)
@@ -78,18 +77,13 @@ static notrace void update_sites(void)
 		*(volatile u32 *)(func + 4) = ops == &ftrace_nop_ops ? NOP : bl_to(func + 4, (u64)ftrace_caller);
 	}
 	__asm__ volatile("dsb ish; isb" ::: "memory");
+	preempt_enable_notrace();
 	local_irq_restore(flags);
 }
 
 void notrace ftrace_set_graph(bool on)
 {
 	graph_on = on;
-	update_sites();
-}
-
-void notrace ftrace_set_klp(bool on)
-{
-	klp_on = on;
 	update_sites();
 }
 

@@ -19,6 +19,8 @@ typedef _Bool bool;
 #define EFAULT 14
 #define EINVAL 22
 #define ENOSYS 38
+#define VAULT_SIZE 8
+#define VAULT_SECRET 0x5ec4e7
 
 #define noinline __attribute__((noinline, noipa))
 #define notrace __attribute__((patchable_function_entry(0, 0)))
@@ -100,12 +102,14 @@ enum task_state { TASK_RUNNING = 0, TASK_INTERRUPTIBLE = 1, TASK_UNINTERRUPTIBLE
 struct machine_control {
 	u64 tracing; /* wanted: bit 0 function graph, bit 1 kretprobes */
 	u64 tracing_now; /* in force */
-	u64 rounds; /* turns of the load that each user task makes; 0: for ever */
+	u64 light; /* sleep instead of work, and let the functions that patches are about have the time */
 	u64 overflow; /* make a kthread overflow its stack */
 	u64 syscalls; /* made so far */
 	u64 pair_errors; /* times that pair_f and pair_g disagreed */
-	u64 patch; /* wanted: 0 old functions, 1 new ones, by each task's patch_state during a transition */
+	u64 patch; /* the patch_state that tasks go over to in a transition */
 	u64 transition; /* a transition is under way */
+	u64 pair_calls, pair_returns; /* of pair_f, as its caller counts them */
+	u64 leaks; /* secrets that vault_read gave away */
 };
 
 extern struct machine_control machine_control;
@@ -189,6 +193,11 @@ static inline void preempt_enable_notrace(void)
 		preempt_schedule_notrace();
 }
 
+static inline void count_one(u64 *word)
+{
+	__atomic_fetch_add(word, 1, __ATOMIC_RELAXED);
+}
+
 static inline struct pt_regs *task_pt_regs(struct task_struct *task)
 {
 	return (struct pt_regs *)(task->stack + THREAD_SIZE) - 1;
@@ -236,6 +245,14 @@ void asm_exit_to_user_mode(struct pt_regs *regs);
 bool copy_from_kernel_nofault(void *to, const void *from, u64 size);
 
 /* ftrace.c, kprobes.c, patch.c */
+/* One function of a live patch; written from outside. The last one in force for the task decides. */
+struct klp_func {
+	u64 old_func, new_func;
+	u64 mode; /* in force for tasks whose patch_state is 0: bit 0; is 1: bit 1 */
+};
+#define KLP_FUNCS 8
+extern struct klp_func klp_funcs[KLP_FUNCS];
+
 struct ftrace_ops {
 	void (*func)(u64 ip, u64 parent_ip, struct ftrace_ops *op, struct ftrace_regs *fregs);
 	u64 flags;
@@ -244,13 +261,13 @@ extern struct ftrace_ops ftrace_nop_ops, graph_ops, klp_graph_ops, klp_ops;
 void ftrace_init(void);
 void ftrace_graph_func(u64 ip, u64 parent_ip, struct ftrace_ops *op, struct ftrace_regs *fregs);
 void ftrace_set_graph(bool on);
-void ftrace_set_klp(bool on);
 void kprobes_set(bool on);
 bool kprobe_handler(struct pt_regs *regs, u32 imm);
 void klp_ftrace_handler(u64 ip, u64 parent_ip, struct ftrace_ops *op, struct ftrace_regs *fregs);
 void klp_update_patch_state(struct task_struct *task);
 
 /* syscalls.c, load.c, format.c */
+u64 run_pair(u64 x, u64 sleep);
 s64 invoke_syscall(struct pt_regs *regs, u32 nr);
 u64 load_run(u64 kind, u64 arg);
 int format(char *to, size_t size, const char *fmt, ...);

@@ -27,7 +27,7 @@ struct kprobe {
 };
 
 extern const u64 kretprobe_targets[];
-static struct kprobe probes[8];
+static struct kprobe probes[12];
 static struct kretprobe_instance instances[INSTANCES];
 static u32 nr_probes;
 static volatile u64 missed, probe_hits, probe_returns;

@@ -353,7 +353,13 @@ u64 load_run(u64 kind, u64 arg)
 	return kinds[kind % ARRAY_SIZE(kinds)](n);
 }
 
+u64 pair_f(u64 x, u64 sleep);
+u64 pair_f_new(u64 x, u64 sleep);
+u64 pair_g_new(u64 x, u64 sealed);
+u64 vault_read(u64 index, u64 sleep);
+
 /* Functions with a kretprobe: called often, nested, and by tail calls. */
 const u64 kretprobe_targets[] = {
-	(u64)recurse, (u64)dynamic_frame, (u64)two_dynamic_frames, (u64)tail_first, (u64)interpret, (u64)indirect, 0,
+	(u64)recurse, (u64)dynamic_frame, (u64)two_dynamic_frames, (u64)tail_first, (u64)interpret, (u64)indirect,
+	(u64)pair_f, (u64)pair_f_new, (u64)pair_g_new, (u64)vault_read, 0,
 };

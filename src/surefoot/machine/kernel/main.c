@@ -64,12 +64,23 @@ __attribute__((used)) static notrace void export_layout(void)
 	EXPORT("scs_size", SCS_SIZE);
 	EXPORT_OFFSET("control_tracing", struct machine_control, tracing);
 	EXPORT_OFFSET("control_tracing_now", struct machine_control, tracing_now);
-	EXPORT_OFFSET("control_rounds", struct machine_control, rounds);
+	EXPORT_OFFSET("control_light", struct machine_control, light);
 	EXPORT_OFFSET("control_overflow", struct machine_control, overflow);
 	EXPORT_OFFSET("control_syscalls", struct machine_control, syscalls);
 	EXPORT_OFFSET("control_pair_errors", struct machine_control, pair_errors);
 	EXPORT_OFFSET("control_patch", struct machine_control, patch);
 	EXPORT_OFFSET("control_transition", struct machine_control, transition);
+	EXPORT_OFFSET("control_pair_calls", struct machine_control, pair_calls);
+	EXPORT_OFFSET("control_pair_returns", struct machine_control, pair_returns);
+	EXPORT_OFFSET("control_leaks", struct machine_control, leaks);
+	EXPORT_OFFSET("task_preempt_count", struct task_struct, thread_info.preempt_count);
+	EXPORT_OFFSET("task_wake_at", struct task_struct, wake_at);
+	EXPORT("tif_patch_pending", TIF_PATCH_PENDING);
+	EXPORT("klp_funcs", KLP_FUNCS);
+	EXPORT("klp_func_size", sizeof(struct klp_func));
+	EXPORT_OFFSET("klp_func_old", struct klp_func, old_func);
+	EXPORT_OFFSET("klp_func_new", struct klp_func, new_func);
+	EXPORT_OFFSET("klp_func_mode", struct klp_func, mode);
 	EXPORT("frame_words", 4);
 }
 
@@ -84,8 +95,6 @@ static void traced(void *arg)
 			ftrace_set_graph(wanted & 1);
 		if ((wanted ^ now) & 2)
 			kprobes_set(wanted & 2);
-		if ((wanted ^ now) & 4)
-			ftrace_set_klp(wanted & 4);
 		machine_control.tracing_now = wanted;
 		schedule_timeout(2000);
 	}
@@ -107,8 +116,15 @@ static void worker(void *arg)
 	u64 state = (u64)arg;
 
 	for (u64 i = 0;; i++) {
-		load_run(load_random(&state) % 10, load_random(&state) & 0xfff);
-		if (i % 4 == 3)
+		u64 kind = load_random(&state) % 10, arg = load_random(&state) & 0xfff;
+
+		if (!machine_control.light)
+			load_run(kind, arg);
+		if (i % 4 == 1)
+			run_pair(arg, i % 8 == 1 ? 300 : 0);
+		if (machine_control.light)
+			schedule_timeout(12000);
+		else if (i % 4 == 3)
 			schedule_timeout(700);
 		if (machine_control.overflow)
 			overflow(0);
@@ -118,6 +134,9 @@ static void worker(void *arg)
 /* Lives for a moment; its function ends with a call that does not return. */
 static void shortlived(void *arg)
 {
+	run_pair((u64)arg, 200);
+	if (machine_control.light)
+		do_exit(0);
 	printk("%s runs\n", current->comm);
 	load_run((u64)arg, 0x123);
 	do_exit(0);
@@ -148,6 +167,8 @@ static noinline void rest_init(void)
 	user_thread("reader", USER_TEXT, 1);
 	user_thread("writer", USER_TEXT, 2);
 	user_thread("pair", USER_TEXT, 4);
+	user_thread("pair", USER_TEXT, 5);
+	user_thread("prober", USER_TEXT, 9);
 	dev_write(DEV_TIMER, 1000);
 	local_irq_enable();
 	cpu_startup_entry();

@@ -187,6 +187,7 @@ void scheduler_tick(void)
 	current->thread_info.flags |= _TIF_NEED_RESCHED;
 }
 
+/* Preemption is off, so that whoever looks from outside finds no task half made where it is on. */
 static struct task_struct *copy_process(const char *comm)
 {
 	for (u32 i = 0; i < NR_TASKS; i++)
@@ -214,14 +215,17 @@ static struct task_struct *copy_process(const char *comm)
 struct task_struct *kernel_clone(const char *comm, void (*fn)(void *), void *arg)
 {
 	u64 flags = local_irq_save();
-	struct task_struct *task = copy_process(comm);
+	struct task_struct *task;
 
+	preempt_disable();
+	task = copy_process(comm);
 	if (task) {
 		task->flags = PF_KTHREAD;
 		task->cpu_context.x[0] = (u64)fn;
 		task->cpu_context.x[1] = (u64)arg;
 		task->state = TASK_RUNNING;
 	}
+	preempt_enable_notrace();
 	local_irq_restore(flags);
 	return task;
 }
@@ -229,8 +233,10 @@ struct task_struct *kernel_clone(const char *comm, void (*fn)(void *), void *arg
 struct task_struct *user_thread(const char *comm, u64 entry, u64 arg)
 {
 	u64 flags = local_irq_save();
-	struct task_struct *task = copy_process(comm);
+	struct task_struct *task;
 
+	preempt_disable();
+	task = copy_process(comm);
 	if (task) {
 		struct pt_regs *regs = task_pt_regs(task);
 		u64 page = USER_STACK + (task - tasks) * 2 * PAGE_SIZE;
@@ -242,6 +248,7 @@ struct task_struct *user_thread(const char *comm, u64 entry, u64 arg)
 		regs->pstate = 0;
 		task->state = TASK_RUNNING;
 	}
+	preempt_enable_notrace();
 	local_irq_restore(flags);
 	return task;
 }
@@ -249,7 +256,8 @@ struct task_struct *user_thread(const char *comm, u64 entry, u64 arg)
 /* Never returns: calls of it end functions. */
 void do_exit(int code)
 {
-	printk("%s/%d exits with %d\n", current->comm, (u64)current->pid, (u64)code);
+	if (!machine_control.light)
+		printk("%s/%d exits with %d\n", current->comm, (u64)current->pid, (u64)code);
 	local_irq_disable();
 	current->state = TASK_DEAD;
 	schedule();

@@ -68,6 +68,17 @@ static noinline void pairs(u64 *state)
 	}
 }
 
+/* Asks for what it may have, and for what it may not. */
+static noinline void prober(u64 *state)
+{
+	for (;;) {
+		u64 n = next(state);
+
+		syscall(8, n % 12, n % 5 == 0 ? 600 : 0, 0);
+		syscall(1, n % 4, n & 0x3ff, 0);
+	}
+}
+
 __attribute__((section(".text.start"))) void _start(u64 what)
 {
 	u64 state = what * 7919 + 3;
@@ -83,8 +94,12 @@ __attribute__((section(".text.start"))) void _start(u64 what)
 		writer(&state);
 		break;
 	case 3:
+		syscall(6, 77, 300, 0);
 		syscall(1, 4, 5, 0);
 		syscall(1, 10, 0x7fff, 0); /* gives up inside the kernel */
+		break;
+	case 9:
+		prober(&state);
 		break;
 	default:
 		pairs(&state);
