@@ -51,8 +51,8 @@ class _Bare:
         index, stubs = domain.rules.functions, domain.stubs
         copies = code.copies[np.argsort(code.copies[:, 0], kind="stable")]
         ranges = ((index.start[domain.usable], index.end[domain.usable]), (stubs, stubs + np.uint64(8)))
-        for low, high in (*ranges, (copies[:, 0], copies[:, 1])):
-            _clear(bare, low, high, start)
+        lows, highs = zip(*ranges, (copies[:, 0], copies[:, 1]), strict=True)
+        _clear(bare, np.concatenate(lows), np.concatenate(highs), start)
         at = np.flatnonzero(bare)
         self._start, self._size, self._at, self._words = start, words.size, at, words[at]
         self._addr = np.uint64(start) + (at.astype(np.uint64) << np.uint64(2))

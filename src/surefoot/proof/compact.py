@@ -15,12 +15,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from surefoot.dtypes import Addr, Code, Insn, Row
+from surefoot.dtypes import Addr, Code, Insn, Mask, Row
 from surefoot.errors import Inconsistent
 from surefoot.proof.prove import Open, Proof
 from surefoot.proof.verdicts import Verdict
 
-__all__ = ["VERSION", "KeptProof", "pack", "text_hash", "unpack"]
+__all__ = ["VERSION", "KeptProof", "join_kept", "keep", "nothing_kept", "pack", "text_hash", "unpack"]
 
 VERSION: Final = 1
 """Of the meaning of the arrays, and of what the prover knows: a proof by another prover is no proof."""
@@ -65,38 +65,62 @@ class KeptProof:
         return found
 
 
-def pack(proof: Proof) -> dict[str, NDArray[Any]]:
-    """Give a proof's verdicts as arrays of plain types."""
+def nothing_kept() -> KeptProof:
+    """Give a proof that speaks of no address."""
     nothing, no_codes = np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint8)
-    if not proof.verdicts.size:
-        return _arrays(KeptProof(nothing, nothing, no_codes, no_codes))
-    rules = proof.rules
+    return KeptProof(nothing, nothing, no_codes, no_codes)
+
+
+def keep(proof: Proof, chosen: Mask | None = None) -> KeptProof:
+    """Give a proof's verdicts as runs.
+
+    Args:
+        proof: of any number of functions.
+        chosen: (f,) bool, the functions of which to keep the verdicts; by default all.
+    """
     count = np.diff(proof.first)
-    begins = np.zeros(proof.verdicts.size, dtype=np.bool_)
-    begins[0] = True
-    begins[1:] = (proof.verdicts[1:] != proof.verdicts[:-1]) | (proof.open[1:] != proof.open[:-1])
-    heads = proof.first[:-1][count > 0]
-    index = rules.functions
+    mine = np.ones(proof.verdicts.size, dtype=np.bool_) if chosen is None else np.repeat(chosen, count)
+    if not bool(np.any(mine)):
+        return nothing_kept()
+    cut = np.ones(proof.verdicts.size + 1, dtype=np.bool_)  # before each instruction, and behind the last
+    cut[1:-1] = (proof.verdicts[1:] != proof.verdicts[:-1]) | (proof.open[1:] != proof.open[:-1])
+    cut[1:-1] |= mine[1:] != mine[:-1]
+    index = proof.rules.functions
     held = np.flatnonzero(count > 0)
     # A function that begins where the one before ends goes on with its run.
     odd = (index.start | index.size) & np.uint64(3) != 0
     gap = np.append(True, index.start[held][1:] != index.end[held][:-1]) | odd[held]
-    begins[heads[gap]] = True
-    at = np.flatnonzero(begins)
-    last = np.append(at[1:], proof.verdicts.size) - 1
-    return _arrays(
-        KeptProof(_addr(proof, at), _addr(proof, last) + _FOUR, proof.verdicts[at].copy(), proof.open[at].copy())
-    )
+    cut[proof.first[:-1][held[gap]]] = True
+    begin, last = np.flatnonzero(mine & cut[:-1]), np.flatnonzero(mine & cut[1:])
+    start, end = _addr(proof, begin), _addr(proof, last) + _FOUR
+    return KeptProof(start, end, proof.verdicts[begin], proof.open[begin])
+
+
+def join_kept(parts: Sequence[KeptProof]) -> KeptProof:
+    """Join proofs that speak of different functions into one.
+
+    Raises:
+        ValueError: two of them speak of one address (a bug of the caller).
+    """
+    columns = [(part.start, part.end, part.verdicts, part.open) for part in (nothing_kept(), *parts)]
+    start, end, verdicts, why = (np.concatenate(column) for column in zip(*columns, strict=True))
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], end[order]
+    if bool(np.any(start[1:] < end[:-1])):
+        raise ValueError("proofs of one instruction are joined")
+    return KeptProof(start, end, verdicts[order], why[order])
+
+
+def pack(proof: Proof | KeptProof) -> dict[str, NDArray[Any]]:
+    """Give a proof's verdicts as arrays of plain types."""
+    kept = proof if isinstance(proof, KeptProof) else keep(proof)
+    return {"start": kept.start, "end": kept.end, "verdicts": kept.verdicts, "open": kept.open}
 
 
 def _addr(proof: Proof, at: Row) -> Addr:
     """Give the address of each instruction."""
     row = np.searchsorted(proof.row_first, at, side="right") - 1
     return proof.rules.start[row] + ((at - proof.row_first[row]).astype(np.uint64) << np.uint64(2))
-
-
-def _arrays(kept: KeptProof) -> dict[str, NDArray[Any]]:
-    return {"start": kept.start, "end": kept.end, "verdicts": kept.verdicts, "open": kept.open}
 
 
 def unpack(arrays: Mapping[str, NDArray[Any]]) -> KeptProof:

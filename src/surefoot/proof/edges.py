@@ -112,7 +112,7 @@ def _branches_break(domain: Domain, fragment: Mask, at: Row, target: Addr, does:
 
 def _calls_inside(domain: Domain, found: Survey) -> Row:
     """A BL into its own function's body is a jump that also sets x30: left to the exact analysis."""
-    goal = domain.find(found.call_to)
+    goal = found.call_at
     inside = (goal >= 0) & ~domain.is_start(goal)
     inside &= domain.func(np.maximum(goal, 0)) == domain.func(found.calls)
     return found.calls[inside]

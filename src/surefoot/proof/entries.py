@@ -50,7 +50,7 @@ def find_entries(domain: Domain, found: Survey, code: Code, ranges: Sequence[tup
         ranges: (address, words) of all executable code, that without rules included.
     """
     inner_calls, blind = branches_into(domain, found, code, ranges)
-    call_at = domain.find(found.call_to)
+    call_at = found.call_at
     inside = call_at >= 0
     starts = domain.is_start(call_at)
     func = domain.func(np.maximum(call_at, 0))
@@ -72,7 +72,8 @@ def _branches(domain: Domain, found: Survey, code: Code) -> tuple[Row, Row]:
     branching = np.isin(found.variants.flow, (Flow.JUMP, Flow.COND))
     fault = domain.find(code.faults)
     source = np.concatenate([found.jumps, found.sites[branching], fault[fault >= 0]])
-    target = domain.find(np.concatenate([found.jump_to, found.variant_to[branching], code.fixups[fault >= 0]]))
+    other = domain.find(np.concatenate([found.variant_to[branching], code.fixups[fault >= 0]]))
+    target = np.concatenate([found.jump_at, other])
     source, target = source[target >= 0], target[target >= 0]
     cross = domain.func(source) != domain.func(target)
     return source[cross], target[cross]

@@ -55,7 +55,7 @@ def without_return(domain: Domain, found: Survey, noreturn: Mask) -> Mask:
     A call that the kernel may replace by something else (a variant) is taken to come back.
     """
     on = found.on.copy()
-    callee = _function_at(domain, found.call_to)
+    callee = np.where(domain.is_start(found.call_at), domain.func(np.maximum(found.call_at, 0)), np.int64(-1))
     lost = found.calls[(callee >= 0) & noreturn[callee]]
     on[lost[~np.isin(lost, found.sites)]] = False
     return on

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from surefoot.proof.reach import unreached
 from surefoot.proof.survey import Survey, survey
 from surefoot.proof.verdicts import Verdict
 
-__all__ = ["Open", "Proof", "prove", "summarise"]
+__all__ = ["Open", "Outline", "Proof", "prove", "prove_chosen", "summarise"]
 
 
 class Open(IntEnum):
@@ -105,6 +106,44 @@ class Proof:
         return result
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What proofs of single functions need to know of the whole image.
+
+    Attributes:
+        domain: every instruction under rules.
+        code: how the image's code runs differently from what its words say.
+        found: of the domain.
+        noreturn: (f,) bool, functions that never return.
+        on: (n,) bool, control may reach the instruction behind.
+        entries: ways into functions.
+    """
+
+    domain: Domain
+    code: Code
+    found: Survey
+    noreturn: Mask
+    on: Mask
+    entries: Entries
+
+    @classmethod
+    def of(
+        cls, rules: RuleTable, ranges: Sequence[tuple[int, Insn]], code: Code | None = None, *, acts: bool = True
+    ) -> Outline:
+        """Look at every instruction once; the arguments are those of `prove` and of `survey`."""
+        code = code or Code()
+        domain = Domain.of(rules, ranges)
+        found = survey(domain, code, acts=acts)
+        noreturn = find_noreturn(domain, found, code)
+        on = without_return(domain, found, noreturn)
+        return cls(domain, code, found, noreturn, on, find_entries(domain, found, code, ranges))
+
+    @cached_property
+    def jumps(self) -> tuple[Tables, Row, Mask]:
+        """The indirect jumps, where every function returns in the state that it was called in; see `_jumps`."""
+        return _jumps(self, np.zeros(self.domain.usable.size, dtype=np.bool_))
+
+
 def prove(rules: RuleTable, ranges: Sequence[tuple[int, Insn]], code: Code | None = None) -> Proof:
     """Prove or refute the rule row at every instruction.
 
@@ -116,21 +155,29 @@ def prove(rules: RuleTable, ranges: Sequence[tuple[int, Insn]], code: Code | Non
     Returns:
         the verdicts.
     """
-    code = code or Code()
-    domain = Domain.of(rules, ranges)
-    found = survey(domain, code)
-    noreturn = find_noreturn(domain, found, code)
-    on = without_return(domain, found, noreturn)
-    entries = find_entries(domain, found, code, ranges)
-    failed = check_edges(domain, found, entries, code, on)
-    failed[domain.func(unreached(domain, found, entries, code, on))] = True
-    slow = with_relatives(failed, entries.ties)
+    outline = Outline.of(rules, ranges, code)
+    domain, found, entries, on = outline.domain, outline.found, outline.entries, outline.on
+    failed = check_edges(domain, found, entries, outline.code, on)
+    failed[domain.func(unreached(domain, found, entries, outline.code, on))] = True
+    _, _, jumping = outline.jumps
+    return prove_chosen(outline, with_relatives(failed | jumping, entries.ties))
+
+
+def prove_chosen(outline: Outline, slow: Mask) -> Proof:
+    """Analyse some functions exactly; all others count as proved.
+
+    Args:
+        outline: of the image.
+        slow: (f,) bool, functions to analyse, with all that hang together with them: by branches and fixups, and by
+            the targets of indirect jumps.
+    """
+    domain = outline.domain
     verdicts = np.full(len(domain), Verdict.PROVEN, dtype=np.uint8)
     why = np.zeros(len(domain), dtype=np.uint8)
     lost = np.repeat(~domain.usable, np.diff(domain.first))
     verdicts[lost], why[lost] = Verdict.UNPROVEN, Open.UNUSABLE
-    slow, graph, exact = _close(domain, found, entries, code, on, noreturn, slow)
-    _settle(graph, exact, entries, verdicts, why)
+    slow, graph, exact = _close(outline, slow)
+    _settle(graph, exact, outline.entries, verdicts, why)
     good, bad = exact.reached & (exact.fit == Fit.YES), exact.reached & (exact.fit == Fit.NO)
     broken = good[graph.source] & bad[graph.target]
     known = np.flatnonzero(exact.reached & (verdicts[graph.at] != Verdict.PROVEN))
@@ -140,7 +187,7 @@ def prove(rules: RuleTable, ranges: Sequence[tuple[int, Insn]], code: Code | Non
         first=domain.first,
         verdicts=verdicts,
         open=why,
-        noreturn=noreturn,
+        noreturn=outline.noreturn,
         slow=slow,
         exits=domain.addr(np.unique(np.concatenate([graph.at[exact.exits], domain.moved]))),
         edge_from=domain.addr(graph.at[graph.source[broken]]),
@@ -150,17 +197,24 @@ def prove(rules: RuleTable, ranges: Sequence[tuple[int, Insn]], code: Code | Non
     )
 
 
-def _close(
-    domain: Domain, found: Survey, entries: Entries, code: Code, on: Mask, noreturn: Mask, slow: Mask
-) -> tuple[Mask, Graph, Exact]:
+def _close(outline: Outline, slow: Mask) -> tuple[Mask, Graph, Exact]:
     """Analyse functions, with more of them as what is found about some concerns others, until nothing changes."""
+    domain, found, entries, code, on = (
+        outline.domain,
+        outline.found,
+        outline.entries,
+        outline.code,
+        outline.on,
+    )
     unfaithful = np.zeros(slow.shape, dtype=np.bool_)
     while True:  # each round adds a function to `slow` or to `unfaithful`, so this ends
-        tables, tail, more = _jumps(domain, found, entries, code, on, unfaithful)
-        slow = with_relatives(slow | more, entries.ties)
+        tables, tail, more = outline.jumps
+        if bool(np.any(unfaithful)):
+            tables, tail, more = _jumps(outline, unfaithful)
+            slow = with_relatives(slow | more, entries.ties)
         graph = build_graph(domain, found, entries, code, on, np.flatnonzero(slow & domain.usable), unfaithful)
         graph = with_tables(graph, entries.fragment, tables)
-        exact = analyse(graph, entries, noreturn, tail, tables)
+        exact = analyse(graph, entries, outline.noreturn, tail, tables)
         broken = unfaithful.copy()
         broken[graph.func[exact.breaks]] = True
         more = with_relatives(slow | _affected(domain, found, broken), entries.ties)
@@ -169,16 +223,16 @@ def _close(
         slow, unfaithful = more, broken
 
 
-def _jumps(
-    domain: Domain, found: Survey, entries: Entries, code: Code, on: Mask, unfaithful: Mask
-) -> tuple[Tables, Row, Mask]:
+def _jumps(outline: Outline, unfaithful: Mask) -> tuple[Tables, Row, Mask]:
     """Resolve the indirect jumps: their targets, those that may be tail calls, and the functions they concern."""
+    domain, found, entries = outline.domain, outline.found, outline.entries
     chosen = np.zeros(domain.usable.size, dtype=np.bool_)
     chosen[domain.func(found.leaves[found.flow[found.leaves] == Flow.JUMP_REG])] = True
     while True:  # each round adds a function
         chosen = with_relatives(chosen, entries.ties)
-        graph = build_graph(domain, found, entries, code, on, np.flatnonzero(chosen & domain.usable), unfaithful)
-        tables, tail = resolve_jumps(graph, entries, code)
+        which = np.flatnonzero(chosen & domain.usable)
+        graph = build_graph(domain, found, entries, outline.code, outline.on, which, unfaithful)
+        tables, tail = resolve_jumps(graph, entries, outline.code)
         goal = domain.find(tables.target)
         func = domain.func(np.maximum(goal, 0))
         more = chosen.copy()
@@ -190,15 +244,17 @@ def _jumps(
 
 def _affected(domain: Domain, found: Survey, broken: Mask) -> Mask:
     """Add to `broken` the functions that end in one of them, and give those that call one: (f,) bool."""
-    goal = domain.find(found.jump_to)
+    if not bool(np.any(broken)):
+        return broken.copy()
+    goal = found.jump_at
     ends = domain.is_start(goal) & (domain.func(np.maximum(goal, 0)) != domain.func(found.jumps))
     source, target = domain.func(found.jumps[ends]), domain.func(goal[ends])
-    while bool(np.any(broken)):
+    while True:  # each round adds a function
         more = source[broken[target] & ~broken[source]]
         if not more.size:
             break
         broken[more] = True
-    goal = domain.find(found.call_to)
+    goal = found.call_at
     start = domain.is_start(goal)
     callers = np.zeros(broken.shape, dtype=np.bool_)
     called = start & broken[domain.func(np.maximum(goal, 0))]

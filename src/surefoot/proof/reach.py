@@ -62,9 +62,9 @@ def _edges(domain: Domain, found: Survey, code: Code) -> tuple[Row, Row]:
     """Give all branches to instructions: source and target."""
     branching = np.isin(found.variants.flow, (Flow.JUMP, Flow.COND))
     fault = domain.find(code.faults)
-    local = domain.find(found.call_to)
+    local = found.call_at
     inner = (local >= 0) & ~domain.is_start(local)
     source = np.concatenate([found.jumps, found.sites[branching], fault[fault >= 0], found.calls[inner]])
-    target = domain.find(np.concatenate([found.jump_to, found.variant_to[branching], code.fixups[fault >= 0]]))
-    target = np.concatenate([target, local[inner]])
+    other = domain.find(np.concatenate([found.variant_to[branching], code.fixups[fault >= 0]]))
+    target = np.concatenate([found.jump_at, other, local[inner]])
     return source[target >= 0], target[target >= 0]

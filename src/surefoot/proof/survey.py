@@ -38,12 +38,14 @@ class Survey:
         flow: (n,) uint8, `Flow`.
         on: (n,) bool, control may reach the instruction behind (calls are taken to return).
         jumps: (j,) int64, instructions B and the conditional branches, ascending, and
-        jump_to: (j,) uint64, where they go.
+        jump_to: (j,) uint64, where they go, and
+        jump_at: (j,) int64, the instruction there, -1 for none under rules.
         calls: (c,) int64, instructions BL, and
-        call_to: (c,) uint64.
+        call_to: (c,) uint64, and
+        call_at: (c,) int64, likewise.
         leaves: (x,) int64, returns and indirect jumps, and
         leave_by: (x,) uint8, the register with the target.
-        acts: (a,) int64, instructions that are not neutral, ascending, and
+        acts: (a,) int64, instructions that are not neutral, ascending (if they were asked for), and
         effects: what they do.
         sites: (v,) int64, instructions with a variant: a word that the kernel may put there; and
         variants: what those do, and
@@ -55,8 +57,10 @@ class Survey:
     on: Mask
     jumps: Row
     jump_to: Addr
+    jump_at: Row
     calls: Row
     call_to: Addr
+    call_at: Row
     leaves: Row
     leave_by: Codes
     acts: Row
@@ -67,16 +71,24 @@ class Survey:
     variant_to: Addr
 
 
-def survey(domain: Domain, code: Code) -> Survey:
-    """Look at every instruction once."""
+def survey(domain: Domain, code: Code, *, acts: bool = True) -> Survey:
+    """Look at every instruction once.
+
+    Args:
+        domain: the instructions.
+        code: what the kernel may put in their place.
+        acts: whether the instructions that are not neutral are wanted; only the check of all edges asks for them.
+    """
     flow = np.zeros(len(domain), dtype=np.uint8)
-    acts, kept, leaves, leave_by = list[Row](), list[Effects](), list[Row](), list[Codes]()
+    acting, kept, leaves, leave_by = list[Row](), [effects(domain.words[:0])], list[Row](), list[Codes]()
     for low in range(0, max(len(domain), 1), _CHUNK):
-        found = classify(domain.words[low : low + _CHUNK])
+        words = domain.words[low : low + _CHUNK]
+        found = classify(words) if acts else effects(words)
         flow[low : low + len(found)] = found.flow
-        which = np.flatnonzero(~is_neutral(found))
-        acts.append(which + low)
-        kept.append(found.take(which))
+        if acts:
+            which = np.flatnonzero(~is_neutral(found))
+            acting.append(which + low)
+            kept.append(found.take(which))
         out = np.flatnonzero((found.flow == Flow.RETURN) | (found.flow == Flow.JUMP_REG))
         leaves.append(out + low)
         leave_by.append(found.target_reg[out])
@@ -87,22 +99,26 @@ def survey(domain: Domain, code: Code) -> Survey:
     calls = np.flatnonzero(flow == Flow.CALL)
     sites = domain.find(code.sites)
     ruled = np.flatnonzero(sites >= 0)
-    words: Insn = code.words[ruled]
-    variants = classify(words)
+    variant: Insn = code.words[ruled]
+    variants = classify(variant)
+    jump_to = branch_target(domain.words[jumps], domain.addr(jumps))
+    call_to = branch_target(domain.words[calls], domain.addr(calls))
     return Survey(
         flow,
         on,
         jumps,
-        branch_target(domain.words[jumps], domain.addr(jumps)),
+        jump_to,
+        domain.find(jump_to),
         calls,
-        branch_target(domain.words[calls], domain.addr(calls)),
+        call_to,
+        domain.find(call_to),
         np.concatenate(leaves),
         np.concatenate(leave_by),
-        np.concatenate(acts),
+        np.concatenate([calls[:0], *acting]),
         join_effects(kept),
         sites[ruled],
         variants,
-        goes_on(variants.flow, words),
+        goes_on(variants.flow, variant),
         code.targets[ruled],
     )
 
