@@ -30,6 +30,7 @@ from audit_kernel import (
     sub_sp,
 )
 from cfi_builder import FP, SP, advance, def_cfa, def_cfa_offset, op
+from dwarf_builder import Dwarf
 from elf_builder import OBJECT
 from sframe_builder import Fde, section
 from surefoot.audit.entry import KINDS
@@ -86,6 +87,25 @@ def end_call() -> Kernel:
     kernel = plain()
     kernel.func("f", push(16), bl(-4 * 4), cfi=advance(1) + opened(16))
     kernel.func("g", RET)
+    return kernel
+
+
+def promised(*, kept: bool) -> Kernel:
+    """A kernel with a call of a function that never returns.
+
+    Args:
+        kept: the function is not declared so; else it is, and returns.
+    """
+    kernel = plain()
+    kernel.debug = Dwarf()
+    unit = kernel.debug.unit()
+    unit.defined("good", TEXT)
+    start = kernel.func("stop", *([b(0)] if kept else [cbz_x0(8), b(0), RET]))
+    if not kept:
+        unit.never("stop", start)
+    cfi = advance(1) + opened(16) + advance(2) + CLOSED
+    here = kernel.here
+    kernel.func("caller", push(16), bl(start - here - 4), pop(16), RET, cfi=cfi)
     return kernel
 
 
@@ -208,6 +228,8 @@ CASES: dict[str, tuple[Callable[[], Kernel], str]] = {
     "unproven-state": (lambda: ruled("f", cbz_x0(8), MOV_LR_X1, NOP, RET), "f"),
     "unproven-rows": (lambda: ruled("f", NOP, RET, cfi=advance(1) + op(0x3F)), "f"),
     "call-at-end": (end_call, "f"),
+    "noreturn-returns": (lambda: promised(kept=False), "stop"),
+    "noreturn-undeclared": (lambda: promised(kept=True), "stop"),
     "fixup-leaves-function": (leaving_fixup, "f"),
     "fixup-rows-differ": (differing_fixup, "f"),
     "alternative-frame": (lambda: alternative(ruled=True), "f"),

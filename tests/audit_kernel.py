@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cfi_builder import FP, RA, SP, Frames, advance, def_cfa, def_cfa_offset, offset, restore
+from dwarf_builder import Dwarf
 from elf_builder import FUNC, NOTYPE, A, Elf, X, words
 from surefoot.audit.auditing import Audit, audit, prepare
 from surefoot.image.binary import Image, decode_image
@@ -78,6 +79,7 @@ class Kernel:
         code: words of .text.
         elf: symbols and tables so far.
         frames: metadata so far; None for an image without any.
+        debug: debug information, which the audit is asked to read; None for none.
     """
 
     code: list[int] = field(default_factory=list)
@@ -85,6 +87,7 @@ class Kernel:
     frames: Frames | None = field(default_factory=Frames)
     tables: list[tuple[str, bytes]] = field(default_factory=list)
     cie: int = 0
+    debug: Dwarf | None = None
 
     def __post_init__(self) -> None:
         """Begin the metadata."""
@@ -156,6 +159,8 @@ class Kernel:
             elf.section(name, data, flags=A, addr=DATA + 0x1000 * number)
         if self.frames is not None:
             elf.section(".debug_frame", self.frames.bytes())
+        if self.debug is not None:
+            self.debug.add_to(elf)
         return elf.build()
 
     def image(self) -> Image:
@@ -164,7 +169,7 @@ class Kernel:
 
     def audit(self) -> Audit:
         """Audit the image."""
-        return audit(prepare(self.image()))
+        return audit(prepare(self.image(), debug_info=self.debug is not None))
 
 
 def plain() -> Kernel:

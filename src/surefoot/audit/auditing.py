@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from surefoot.audit.calls import EndCalls, call_findings, end_calls
+from surefoot.audit.calls import EndCalls, call_findings, end_calls, promise_findings
 from surefoot.audit.coverage import Coverage, coverage, coverage_findings
 from surefoot.audit.entry import Vectors, entry_findings, vectors
 from surefoot.audit.findings import Finding
@@ -13,10 +13,12 @@ from surefoot.audit.fixups import Fixups, fixup_findings, fixups
 from surefoot.audit.moduletext import NORETURN, link_text
 from surefoot.audit.patched import Patched, patched, patched_findings
 from surefoot.audit.patching import Patching, patching, patching_findings
+from surefoot.audit.promised import believe
 from surefoot.audit.proofs import proof_findings
 from surefoot.audit.subject import Subject
 from surefoot.audit.trampolines import Window, trampoline_findings, windows
 from surefoot.image.binary import Image
+from surefoot.image.promises import promises
 from surefoot.image.rules import load_rules, rule_sources
 from surefoot.proof.inputs import code_of
 from surefoot.proof.prove import prove
@@ -24,25 +26,28 @@ from surefoot.proof.prove import prove
 __all__ = ["Audit", "audit", "prepare"]
 
 
-def prepare(image: Image, noreturn: Collection[str] | None = None) -> Subject:
+def prepare(image: Image, noreturn: Collection[str] | None = None, *, debug_info: bool = False) -> Subject:
     """Decode the rules of an image and prove them.
 
     Args:
         image: a kernel, or a module; a module that is not placed is laid out.
         noreturn: names of functions outside of a module that never return; None for the well-known ones.
+        debug_info: also take the word of a kernel's debug information for functions that never return.
 
     Raises:
         Inconsistent, Truncated, Unsupported, UnknownVersion: the image or its metadata are damaged.
     """
     placed = image if image.is_placed else image.laid_out()
     linked = link_text(placed, NORETURN if noreturn is None else noreturn)
+    told = promises(placed) if debug_info else None
+    proved, promised = (linked.proved, None) if told is None else believe(placed, linked.proved, told)
     if not rule_sources(placed):
-        return Subject(placed, linked.parts, None, linked.names)
+        return Subject(placed, linked.parts, None, linked.names, promised)
     rules = load_rules(placed)
     if placed.bases is not None:
         rules = rules.placed(placed.bases)
-    proof = prove(rules.for_lookup().with_abi_defaults(), linked.proved, code_of(placed, linked.proved))
-    return Subject(placed, linked.parts, proof, linked.names)
+    proof = prove(rules.for_lookup().with_abi_defaults(), proved, code_of(placed, proved))
+    return Subject(placed, linked.parts, proof, linked.names, promised)
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ def audit(subject: Subject) -> Audit:
         coverage_findings,
         proof_findings,
         call_findings,
+        promise_findings,
         fixup_findings,
         patched_findings,
         entry_findings,

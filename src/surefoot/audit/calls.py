@@ -1,9 +1,10 @@
-"""Layer 6: calls that are the last instruction of their function, whose return address is in the next one."""
+"""Layer 6: calls that never return: return addresses in the next function, and what compiler and code say of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -11,9 +12,10 @@ from surefoot.audit.findings import Finding
 from surefoot.audit.subject import Subject
 from surefoot.dtypes import Addr, Mask, Row
 from surefoot.image.symbols import SymbolKind
-from surefoot.isa.branches import branch_target, is_bl, is_call
+from surefoot.isa.branches import branch_target, is_bl, is_call, is_ret
+from surefoot.proof.prove import Open
 
-__all__ = ["EndCalls", "call_findings", "end_calls"]
+__all__ = ["EndCalls", "call_findings", "end_calls", "promise_findings"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,50 @@ def call_findings(subject: Subject) -> Iterator[Finding]:
             "which a check of raw return addresses takes for running, and not this function"
         )
         yield Finding("call-at-end", call, ranges.names[int(found.row[k])], message)
+
+
+def promise_findings(subject: Subject) -> Iterator[Finding]:
+    """Yield the functions on which compiler and code disagree; none where the compiler was not asked."""
+    told, proof = subject.promised, subject.proof
+    if told is None:
+        return
+    calls, targets = _calls(subject)
+    for start in told.starts[told.broken].tolist():
+        row = int(subject.range_at(np.array([start], dtype=np.uint64))[0])
+        low, high = subject.map.span(subject.ranges.start[row : row + 1], subject.ranges.end[row : row + 1])
+        back = np.flatnonzero(is_ret(subject.map.words[int(low[0]) : int(high[0])]))
+        name, count = subject.name_at(start), int(np.count_nonzero(targets == np.uint64(start)))
+        where = start + 4 * int(back[0]) if back.size else start
+        message = (
+            f"The compiler takes {name} never to return, but here is a return; it has {count} "
+            f"call{'' if count == 1 else 's'}, behind which nothing is meant to run"
+        )
+        yield Finding("noreturn-returns", where, name, message)
+    if proof is None:
+        return
+    starts = proof.rules.functions.start[proof.noreturn]
+    starts = starts[subject.image.functions.starts_at(starts) & ~np.isin(starts, told.starts)]
+    behind = proof.index(calls + np.uint64(4))
+    vain = (behind >= 0) & (proof.open[np.maximum(behind, 0)] == Open.NOT_REACHED)
+    for start in starts.tolist():
+        mine = targets == np.uint64(start)
+        count, total = int(np.count_nonzero(mine & vain)), int(np.count_nonzero(mine))
+        if count:
+            name = subject.name_at(start)
+            where = ", ".join(dict.fromkeys(subject.name_at(call) for call in calls[mine & vain][:_SOME].tolist()))
+            message = (
+                f"{name} never returns, which is not declared: nothing reaches the code behind {count} of {total} "
+                f"call{'' if total == 1 else 's'} of it, in {where}{' and others' if count > _SOME else ''}"
+            )
+            yield Finding("noreturn-undeclared", start, name, message, count=count)
+
+
+_SOME: Final = 4
+"""Callers named in a message."""
+
+
+def _calls(subject: Subject) -> tuple[Addr, Addr]:
+    """Give every BL of the text: address and target."""
+    at = np.flatnonzero(is_bl(subject.map.words))
+    addr = subject.map.addr(at)
+    return addr, branch_target(subject.map.words[at], addr)

@@ -267,6 +267,24 @@ CATALOGUE: Final[dict[str, CodeInfo]] = {
         "so it takes the neighbour for running and misses the caller.",
         "Look return addresses up one instruction earlier (klp_check_stack_func), or end such functions with a trap.",
     ),
+    "noreturn-returns": CodeInfo(
+        Part.CALLS,
+        _E,
+        Owner.KERNEL,
+        "a return in a function that is declared not to return",
+        "The compiler takes the function never to return and puts nothing behind its calls, but its code has a "
+        "return: where that is taken, the caller runs on into whatever follows.",
+        "End every path with a call that never returns or with BUG(), or drop the declaration.",
+    ),
+    "noreturn-undeclared": CodeInfo(
+        Part.CALLS,
+        _N,
+        Owner.KERNEL,
+        "a function that never returns and is not declared so",
+        "No path through the function returns, which the compiler did not know where it compiled a call of it: it "
+        "went on behind the call with code that nothing reaches, and whose rows cannot be proved.",
+        "Declare the function __noreturn, unless it has to look like others (a hook, a stub).",
+    ),
     "fixup-leaves-function": CodeInfo(
         Part.FIXUPS,
         _W,

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from surefoot.audit.promised import Promised
 from surefoot.audit.textmap import Cover, TextMap
 from surefoot.dtypes import Addr, Code, Insn, Row
 from surefoot.image.binary import Image
@@ -27,12 +28,14 @@ class Subject:
         parts: (address, words) of its executable sections, ascending; branches of modules resolved.
         proof: verdicts; None where the image has no metadata.
         outside: names of code of other images, by the address that stands for it (`Linked.names`).
+        promised: functions that the compiler takes never to return; None where its debug information was not asked.
     """
 
     image: Image
     parts: list[tuple[int, Insn]]
     proof: Proof | None
     outside: Mapping[int, str] = field(default_factory=dict)
+    promised: Promised | None = None
 
     @cached_property
     def ranges(self) -> Ranges:

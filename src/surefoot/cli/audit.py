@@ -34,6 +34,11 @@ _LEVELS = ("error", "warning", "note", "never")
 )
 @click.option("--live", type=_FILE, metavar="VMCORE", help="Compare the text of this dump, and prove it again.")
 @click.option(
+    "--debug-info",
+    is_flag=True,
+    help="Also take the compiler's word for functions that never return (slower).",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(["text", "json", "sarif", "html"]),
@@ -67,6 +72,7 @@ def audit(
     image: Path,
     modules: Path | None,
     live: Path | None,
+    debug_info: bool,
     form: str,
     output: Path | None,
     fail_on: str,
@@ -82,7 +88,7 @@ def audit(
     Exit status: 0 if no finding is as bad as --fail-on says, 1 if one is, 2 if there is no answer.
     """
     with progress(held, f"proving {image.name}"):
-        report = _report(image, modules, live, lines=lines)
+        report = _report(image, modules, live, lines=lines, debug_info=debug_info)
     form = "json" if held.json else form
     text = _render(report, form, _style(held, output), examples=examples, quiet=held.quiet)
     if output is None:
@@ -123,14 +129,16 @@ def _render(report: AuditReport, form: str, style: Style, *, examples: int, quie
     return "".join(audit_text(report, style, examples=examples, quiet=quiet))
 
 
-def _report(path: Path, modules: Path | None, live: Path | None, *, lines: str) -> AuditReport:
+def _report(
+    path: Path, modules: Path | None, live: Path | None, *, lines: str, debug_info: bool = False
+) -> AuditReport:
     """Audit the image and whatever was named with it."""
     from surefoot.errors import InputError, Unavailable
     from surefoot.image.files import open_image
     from surefoot.report.audit_view import AuditReport
 
     main = open_image(path)
-    report = _audited(main, path, lines=lines, live=live, modules=modules)
+    report = _audited(main, path, lines=lines, live=live, modules=modules, debug_info=debug_info)
     images, notes = [report], []
     if modules is not None:
         if not modules.is_dir():
@@ -166,6 +174,8 @@ def _noreturn(report: ImageReport) -> frozenset[str]:
         return frozenset(NORETURN)
     symbols = subject.image.symbols
     starts = proof.rules.functions.start[proof.noreturn]
+    if subject.promised is not None:
+        starts = np.concatenate([starts, subject.promised.believed])
     # A module's undefined symbol is a global one of the kernel: a static function of the same name is another.
     rows = np.flatnonzero((symbols.binding == Binding.GLOBAL) & np.isin(symbols.addr, starts))
     return frozenset(NORETURN) | {symbols.name(row) for row in rows.tolist()}
@@ -179,6 +189,7 @@ def _audited(
     live: Path | None = None,
     modules: Path | None = None,
     noreturn: frozenset[str] | None = None,
+    debug_info: bool = False,
 ) -> ImageReport:
     """Prove and audit one image."""
     from surefoot.audit.auditing import audit as examine
@@ -187,7 +198,7 @@ def _audited(
     from surefoot.report.audit_view import LINED, build_image
     from surefoot.targets.lines import ImageLines
 
-    subject = prepare(image, noreturn)
+    subject = prepare(image, noreturn, debug_info=debug_info)
     done = examine(subject)
     running = None if live is None else _live(subject, path, live, modules)
     ask = None

@@ -75,6 +75,11 @@ ASSUMPTIONS: Final = (
         "BRK behind BUG() and __builtin_trap() does not continue; other BRK, SVC, HVC and SMC keep SP, x29 and x30.",
     ),
     Assumption(
+        "declarations",
+        "With `surefoot audit --debug-info`, a function that the compiler takes never to return does not return.",
+        "A function that has a return is not believed.",
+    ),
+    Assumption(
         "exceptions",
         "Handlers of interrupts, faults and traps restore every register but those that the exception table names.",
     ),

@@ -9,6 +9,7 @@ from surefoot.audit.catalogue import CATALOGUE
 from surefoot.audit.fixups import TYPES
 from surefoot.audit.live import Live
 from surefoot.audit.patching import REASONS
+from surefoot.audit.subject import Subject
 from surefoot.audit.textmap import Cover
 from surefoot.image.livetext import Change
 from surefoot.report.audit_code import CodeLine
@@ -121,6 +122,7 @@ def _image(image: ImageReport) -> _Object:
             "in_next_symbol": int(audit.end_calls.crosses.sum()),
             "at_its_start": int((audit.end_calls.crosses & audit.end_calls.at_start).sum()),
         },
+        "never_return": _never_return(audit.subject),
         "exception_table": {
             "entries": int(fixups.table.insn.size),
             "types": {TYPES.get(kind, str(kind)): int((fixups.table.type == kind).sum()) for kind in sorted(kinds)},
@@ -150,6 +152,16 @@ def _image(image: ImageReport) -> _Object:
             ),
         },
         "live": None if image.live is None else _live(image.live),
+    }
+
+
+def _never_return(subject: Subject) -> _Object:
+    """Give how many functions never return, by the code and by the compiler."""
+    told = subject.promised
+    return {
+        "by_code": 0 if subject.proof is None else int(subject.proof.noreturn.sum()),
+        "by_compiler": None if told is None else int(told.starts.size),
+        "with_return": None if told is None else int(told.broken.sum()),
     }
 
 

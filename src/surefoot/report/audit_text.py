@@ -138,6 +138,7 @@ def facts(image: ImageReport, part: Part) -> Iterator[str]:
     audit = image.audit
     if part is Part.CALLS and audit.end_calls.call.size:
         found = audit.end_calls
+        yield from _never(image)
         yield (
             f"{found.call.size:,} functions end with a call; {int(found.crosses.sum()):,} of their return addresses "
             f"belong to the next symbol, {int((found.crosses & found.at_start).sum()):,} of them are its first byte"
@@ -170,6 +171,19 @@ def facts(image: ImageReport, part: Part) -> Iterator[str]:
         yield f"{counts['has a site']:,} of {total:,} functions have a patch site{literal}; without: {without}"
     elif part is Part.LIVE and image.live is not None:
         yield from _live_facts(image)
+
+
+def _never(image: ImageReport) -> Iterator[str]:
+    """Yield how many functions never return, by the code and by the compiler."""
+    subject = image.audit.subject
+    code = int(subject.proof.noreturn.sum()) if subject.proof is not None else 0
+    said = f"{code:,} functions never return, as their code shows"
+    told = subject.promised
+    if told is None:
+        yield said
+        return
+    broken = int(told.broken.sum())
+    yield f"{said}; the compiler says so of {told.starts.size:,}, {broken:,} of which have a return all the same"
 
 
 def _live_facts(image: ImageReport) -> Iterator[str]:
