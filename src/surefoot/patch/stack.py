@@ -125,14 +125,12 @@ class FunctionStack:
         """Give the place of a patch's version, 0 = newest, -1 for none."""
         return next((i for i, version in enumerate(self.versions) if version.patch == patch), -1)
 
-    def searched(self, patch: str, goal: Side, *, all_older: bool = False) -> tuple[Range, ...]:
+    def searched(self, patch: str, goal: Side) -> tuple[Range, ...]:
         """Give the code that no task may be in when it goes over.
 
         Args:
             patch: the patch in transition.
             goal: PATCHED: the version being replaced is searched. UNPATCHED: the patch's own.
-            all_older: search all older versions, because an earlier patch was forced over tasks that may still be
-                in one of them.
 
         Source:
             klp_check_stack_func() in kernel/livepatch/transition.c of Linux 7.3.
@@ -142,9 +140,8 @@ class FunctionStack:
             return ()
         if goal is not Side.PATCHED:
             return self.body_of(self.versions[at]).ranges
-        older: list[Version | None] = [*self.versions[at + 1 :], None]
-        found = [self.body_of(version).ranges for version in (older if all_older else older[:1])]
-        return tuple(dict.fromkeys(item for ranges in found for item in ranges))
+        older = self.versions[at + 1 : at + 2]
+        return self.body_of(older[0] if older else None).ranges
 
 
 class PatchStack:
@@ -152,14 +149,23 @@ class PatchStack:
 
     Attributes:
         patches: by name, in the order in which they were applied.
-        forced: names of patches over which a transition was forced: tasks may run any version.
     """
 
     def __init__(self) -> None:
         self.patches: dict[str, Patch] = {}
-        self.forced: set[str] = set()
         self._functions: dict[int, FunctionStack] = {}
-        self._touched: dict[str, set[str]] = {}
+        self._stray: dict[int, tuple[Range, ...]] = {}
+
+    def copy(self) -> PatchStack:
+        """Give an equal one that can be changed without this one: changes are tried out and then put in force."""
+        result = PatchStack()
+        result.patches = dict(self.patches)
+        result._functions = {
+            site: FunctionStack(item.owner, item.original, list(item.versions))
+            for site, item in self._functions.items()
+        }
+        result._stray = dict(self._stray)
+        return result
 
     def __iter__(self) -> Iterator[FunctionStack]:
         return iter(self._functions.values())
@@ -231,14 +237,9 @@ class PatchStack:
 
     def leave(self, owner: str) -> None:
         """Forget a module's functions: it goes away, and with it every task's reason to be in them."""
-        self._functions = {site: item for site, item in self._functions.items() if item.owner != owner}
-
-    def leave_patch(self, patch: str, owner: str) -> None:
-        """Take one patch's versions off one object, because that object could not be patched."""
-        for function in self:
-            if function.owner == owner:
-                function.versions = [version for version in function.versions if version.patch != patch]
-        self._prune()
+        gone = {site for site, item in self._functions.items() if item.owner == owner}
+        self._functions = {site: item for site, item in self._functions.items() if site not in gone}
+        self._stray = {site: ranges for site, ranges in self._stray.items() if site not in gone}
 
     def drop(self, patch: str) -> None:
         """Forget a patch: its transition back is over."""
@@ -274,10 +275,23 @@ class PatchStack:
         return result
 
     def searched(self, patch: str, goal: Side) -> list[Range]:
-        """Give all code that no task may be in when it goes over; see `FunctionStack.searched`."""
-        older = bool(self.forced)
-        found = [item for function in self for item in function.searched(patch, goal, all_older=older)]
+        """Give all code that no task may be in when it goes over.
+
+        Beside what `FunctionStack.searched` names, that is the code which an earlier transition was forced over, of
+        the functions that this patch touches: tasks may be in it still.
+        """
+        found = []
+        for site, function in self._functions.items():
+            if function.at(patch) >= 0:
+                found += [*function.searched(patch, goal), *self._stray.get(site, ())]
         return list(dict.fromkeys(found))
+
+    def force(self, patch: str, goal: Side) -> None:
+        """Remember that a transition was forced: tasks may stay in the code that it searched for."""
+        for site, function in self._functions.items():
+            found = function.searched(patch, goal)
+            if found:
+                self._stray[site] = tuple(dict.fromkeys((*self._stray.get(site, ()), *found)))
 
     def sites(self, patch: str) -> list[Range]:
         """Give the functions, as they were built, whose calls a patch redirects."""
