@@ -248,7 +248,7 @@ bool copy_from_kernel_nofault(void *to, const void *from, u64 size);
 /* One function of a live patch; written from outside. The last one in force for the task decides. */
 struct klp_func {
 	u64 old_func, new_func;
-	u64 mode; /* in force for tasks whose patch_state is 0: bit 0; is 1: bit 1 */
+	u64 mode; /* bit 1: in force for tasks whose patch_state is 1; bit 0: for all others */
 };
 #define KLP_FUNCS 8
 extern struct klp_func klp_funcs[KLP_FUNCS];

@@ -73,7 +73,7 @@ notrace void klp_ftrace_handler(u64 ip, u64 parent_ip, struct ftrace_ops *op, st
 		volatile struct klp_func *func = &klp_funcs[i];
 		volatile s32 *state = &current->patch_state;
 
-		if (func->old_func == ip - 4 && (func->mode >> (*state & 1) & 1))
+		if (func->old_func == ip - 4 && (func->mode >> (*state == 1) & 1))
 			fregs->pc = func->new_func;
 	}
 	preempt_enable_notrace();
