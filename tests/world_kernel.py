@@ -43,7 +43,9 @@ def _panic_on_irq_stack(cpu: Cpu) -> None:
 
 
 def _pop_fgraph(cpu: Cpu) -> None:
+    """Take the entry off, its address by then in the pc of the registers that return_to_handler has saved."""
     cpu.x0 = cpu.fgraph.pop().ret
+    cpu.store(cpu.sp + 48 + LAYOUT.ftrace_regs_pc, cpu.x0)
 
 
 def _assembly(name: str, ops: Sequence[Op], kind: FunctionKind = FunctionKind.CODE) -> Function:

@@ -18,6 +18,7 @@ from world import Function, Op, call, dynamic, framed, framed_low, leaf, nops, w
 from world_cases import frame_names, run_blocked, run_interrupted, run_until, start
 from world_cpu import Cpu
 from world_kernel import LAYOUT, Proved, Task, World, frames_of, reason_of
+from world_tracer import hooked, preempted, start_tracer
 
 SLEEPS = framed("f1", call("schedule"))
 
@@ -164,6 +165,8 @@ def test_every_mark_of_evidence_occurs() -> None:
     seen |= int(np.bitwise_or.reduce(World(cpu.program, [replace(task, final=8)]).walk().evidence))
     cpu, task = interrupted([without_rules(framed("f0", nops(3)))], "f0", 3)
     seen |= int(np.bitwise_or.reduce(World(cpu.program, [task]).walk().evidence))
+    cpu = start_tracer([framed("f0", call("f1")), hooked(framed("f1", nops(1), site=True))], preempted())
+    seen |= int(np.bitwise_or.reduce(World(cpu.program, [run_blocked(cpu)]).walk().evidence))
     assert seen == sum(Evidence)
 
 

@@ -25,6 +25,7 @@ _NUMBER: Final = 8
 
 _MEANINGS: Final = (
     (Evidence.RECORD, "record", "the frame record (x29, x30) on the stack"),
+    (Evidence.TRACER, "tracer", "the record that ftrace_caller makes of the function that called it"),
     (Evidence.LR, "LR (rule)", "the rule at the exact pc says that the return address was still in LR"),
     (Evidence.FGRAPH, "fgraph, F", "original address from the task's function-graph return stack"),
     (Evidence.KRETPROBE, "kretprobe, K", "original address from a kretprobe instance of the task"),

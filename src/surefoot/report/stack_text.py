@@ -43,6 +43,7 @@ _NO_FRAMES: Final = {
 _WITNESSES: Final = (
     (Evidence.RULE, "rule"),
     (Evidence.RECORD, "record"),
+    (Evidence.TRACER, "tracer"),
     (Evidence.FGRAPH, "fgraph"),
     (Evidence.KRETPROBE, "kretprobe"),
 )

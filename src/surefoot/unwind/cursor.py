@@ -129,6 +129,7 @@ class Cursor:
         left: (w,) uint8, bit per stack kind that the walk has been on.
         fgraph: (w,) int64, next function-graph entry that may be used.
         kretprobe: (w,) int64, next kretprobe entry that may be used.
+        spare: (w,) int64, a function-graph entry that need not be used, -1 for none.
         doubt: (w,) bool, certainty is lost; frames are followed for display only.
     """
 
@@ -146,6 +147,7 @@ class Cursor:
     left: Code
     fgraph: Row
     kretprobe: Row
+    spare: Row
     doubt: Mask
 
     def __len__(self) -> int:

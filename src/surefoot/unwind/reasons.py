@@ -114,6 +114,6 @@ SENTENCES: Final[dict[Reason, str]] = {
     Reason.FGRAPH_MISMATCH: "the function-graph entry of this frame is of another function",
     Reason.KRETPROBE_NO_MATCH: "no kretprobe instance belongs to this frame",
     Reason.KRETPROBE_BROKEN: "the list of kretprobe instances is damaged",
-    Reason.IN_FTRACE_CALLER: "a tracer is being called: where it will return to may be redirected (livepatch)",
+    Reason.IN_FTRACE_CALLER: "a tracer sends the task elsewhere (livepatch), or ftrace_caller's records are missing",
 }
 """One sentence per reason, as printed."""

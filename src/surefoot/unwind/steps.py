@@ -6,6 +6,7 @@ Which evidence a step needs depends on what kind of code the frame is in:
   in memory; frame records cannot;
 * code that made a call: the rule before the return address and the frame record at x29, which must agree;
 * code without rules that made a call: the frame record, vouched for by a direct call to that very function;
+* a traced function while its tracer runs: the records that ftrace_caller makes of it and of its caller;
 * the bottom of a stack: struct pt_regs or the final record, exactly where the entry code puts it.
 """
 
@@ -25,12 +26,13 @@ from surefoot.unwind.cursor import ALLOWED, Cursor, Step
 from surefoot.unwind.reasons import Reason
 from surefoot.unwind.records import read_record
 from surefoot.unwind.regions import FunctionClass
-from surefoot.unwind.rewritten import handler_window, recover
+from surefoot.unwind.rewritten import handler_window, pass_returned, recover
 from surefoot.unwind.state import Source, StackKind
 from surefoot.unwind.trace import Evidence
+from surefoot.unwind.tracer import leave_site, leave_tracer
 from surefoot.unwind.verify import verify_caller
 
-__all__ = ["certain_step"]
+__all__ = ["boundary_refusal", "certain_step"]
 
 _BOUNDARY_REFUSALS: Final[dict[FunctionClass, Reason]] = {
     FunctionClass.ENTRY: Reason.ENTRY_CODE,
@@ -48,7 +50,6 @@ _BOUNDARY_REFUSALS: Final[dict[FunctionClass, Reason]] = {
 _CALL_REFUSALS: Final[dict[FunctionClass, Reason]] = {
     FunctionClass.SWITCH: Reason.ASSEMBLY,
     FunctionClass.KRETPROBE: Reason.TRAMPOLINE_WINDOW,
-    FunctionClass.FTRACE_CALLER: Reason.IN_FTRACE_CALLER,
     FunctionClass.SDEI: Reason.SDEI_BOUNDARY,
     FunctionClass.FIRMWARE: Reason.FIRMWARE,
     FunctionClass.ASSEMBLY: Reason.ASSEMBLY,
@@ -57,6 +58,15 @@ _ENDS: Final = (FunctionClass.ENTRY, FunctionClass.FORK, FunctionClass.START)
 _EL1H: Final = 0x5
 _EL2H: Final = 0x9
 """Low five bits of PSTATE for kernel code on its own stack pointer, without and with VHE."""
+
+
+def boundary_refusal(ctx: Context, pc: Addr) -> Code:
+    """(n,) uint8, `Reason` why code at these exact addresses cannot be left, whatever its registers; 0 for none."""
+    kind = ctx.class_of(ctx.code.functions.lookup(pc, np.zeros(pc.shape, dtype=np.bool_)))
+    reasons = np.zeros(len(FunctionClass), dtype=np.uint8)
+    for which, reason in _BOUNDARY_REFUSALS.items():
+        reasons[which] = reason
+    return np.asarray(reasons[kind])
 
 
 def certain_step(ctx: Context, cur: Cursor, at: Row, function: Row) -> Step:
@@ -88,13 +98,19 @@ def certain_step(ctx: Context, cur: Cursor, at: Row, function: Row) -> Step:
     todo = step.reason == 0
     ends = todo & ~boundary & np.isin(kind, _ENDS)
     rules_only = ctx.mode is Mode.SFRAME
-    step.fail(todo & ~boundary & normal & (row < 0) & rules_only, Reason.NO_METADATA, pc)
+    tracer = ~boundary & (kind == FunctionClass.FTRACE_CALLER)
+    traced = ~boundary & (cur.evidence[at] & np.uint16(Evidence.TRACER) != 0)
+    step.fail(todo & ~boundary & normal & (row < 0) & (rules_only | traced), Reason.NO_METADATA, pc)
+    step.fail((tracer & rules_only) | (traced & ~normal), Reason.IN_FTRACE_CALLER, pc)
     todo = step.reason == 0
     callee = function.copy()
+    called = ~boundary & normal & ~traced
     moves: tuple[tuple[Mask, Callable[[Row], Step]], ...] = (
         (todo & boundary & normal, lambda i: _boundary_step(ctx, cur, at[i], row[i])),
-        (todo & ~boundary & normal & (row >= 0), lambda i: _call_step(ctx, cur, at[i], row[i], function[i])),
-        (todo & ~boundary & normal & (row < 0), lambda i: _bare_step(ctx, cur, at[i], function[i])),
+        (todo & called & (row >= 0), lambda i: _call_step(ctx, cur, at[i], row[i], function[i])),
+        (todo & tracer, lambda i: leave_tracer(ctx, cur, at[i])),
+        (todo & traced, lambda i: leave_site(ctx, cur, at[i], row[i], function[i])),
+        (todo & called & (row < 0), lambda i: _bare_step(ctx, cur, at[i], function[i])),
         (todo & ~boundary & (kind == FunctionClass.IRQ_STACK), lambda i: _irq_stack_step(ctx, cur, at[i])),
         (ends, lambda i: _end_step(ctx, cur, at[i], kind[i])),
     )
@@ -110,7 +126,7 @@ def certain_step(ctx: Context, cur: Cursor, at: Row, function: Row) -> Step:
         step.put(window, part)
     step.pc = ctx.layout.strip(step.pc)
     recover(ctx, cur, at, step, callee.copy(), callee)
-    bare = (normal & (row < 0) & ~boundary) | (kind == FunctionClass.IRQ_STACK)
+    bare = (normal & (row < 0) & ~boundary) | (kind == FunctionClass.IRQ_STACK) | tracer
     verify_caller(ctx, step, callee, needs_direct=bare)
     return step
 
@@ -207,6 +223,8 @@ def _boundary_step(ctx: Context, cur: Cursor, at: Row, row: Row) -> Step:
     step.evidence[:] = Evidence.RULE
     step.mark(rule.ra_in_lr, Evidence.LR)
     step.stack, step.low = stack, cfa.copy()
+    made = (step.reason == 0) & rule.fp_at & (fp_slot == fp)
+    pass_returned(ctx, cur, at[made], fp[made])
     return step
 
 

@@ -41,6 +41,8 @@ class Evidence(IntFlag):
     """Registers of a blocked task (cpu_context) or of a CPU."""
     DOUBTFUL = 2048
     """Found by following frame records after the walk had lost certainty."""
+    TRACER = 4096
+    """A traced function at its patch site, found through the record that ftrace_caller makes of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,14 @@ class Match:
 
 
 def match_entries(
-    book: Bookkeeping, task: Row, cursor: Row, key: Addr, trampoline: int, *, zero_ends: bool = False
+    book: Bookkeeping,
+    task: Row,
+    cursor: Row,
+    key: Addr,
+    trampoline: int,
+    *,
+    zero_ends: bool = False,
+    spare: Row | None = None,
 ) -> Match:
     """Find the newest entry, from the cursor on, that belongs to each frame.
 
@@ -47,6 +54,7 @@ def match_entries(
         key: (n,) uint64, frame pointer after the step, which is what the entry recorded.
         trampoline: address that cannot be an answer.
         zero_ends: an entry without an original address ends the search, as kretprobe_find_ret_addr has it.
+        spare: (n,) int64, an entry that may be passed over, -1 for none.
 
     Returns:
         the matches; the caller moves its cursor to or behind `entry`.
@@ -56,6 +64,7 @@ def match_entries(
     """
     entry = np.full(task.shape, -1, dtype=np.int64)
     skipped = np.zeros(task.shape, dtype=np.bool_)
+    may_pass = entry if spare is None else spare
     at = cursor.copy()
     stop = book.first[task + 1]
     todo = np.flatnonzero(at < stop)
@@ -65,7 +74,7 @@ def match_entries(
         ends = ret == 0 if zero_ends else np.zeros(todo.shape, dtype=np.bool_)
         hit = same & (ret != np.uint64(trampoline)) & ~ends
         entry[todo[hit]] = here[hit]
-        skipped[todo] |= ~same
+        skipped[todo] |= ~same & (here != may_pass[todo])
         at[todo] += 1
         todo = todo[~hit & ~ends & (at[todo] < stop[todo])]
     found = entry >= 0

@@ -15,7 +15,7 @@ from surefoot.unwind.reasons import Reason
 from surefoot.unwind.records import follow_record, recover_as_kernel
 from surefoot.unwind.rewritten import leftover
 from surefoot.unwind.state import Layout, Source, Stacks, Start, Tasks
-from surefoot.unwind.steps import certain_step
+from surefoot.unwind.steps import boundary_refusal, certain_step
 from surefoot.unwind.trace import Evidence, Traces
 from surefoot.unwind.verify import verify_start
 
@@ -144,6 +144,7 @@ def _begin(ctx: Context, verdicts: _Verdicts) -> Cursor:
         left=np.zeros(at.size, dtype=np.uint8),
         fgraph=tasks.fgraph.first[at].copy(),
         kretprobe=tasks.kretprobe.first[at].copy(),
+        spare=np.full(at.size, -1, dtype=np.int64),
         doubt=np.zeros(at.size, dtype=np.bool_),
     )
     if ctx.mode is Mode.FP:
@@ -179,6 +180,10 @@ def _begin_certain(ctx: Context, cur: Cursor, verdicts: _Verdicts) -> None:
     inside = np.flatnonzero(stack >= 0)
     low = np.where(caller, cur.fp, cur.sp)
     cur.enter(inside, ctx.stacks, stack[inside], low[inside])
+    # The vectors reckon with SP before they know that it is good, so it may lie anywhere there.
+    lost = np.flatnonzero((reason == Reason.SP_OUTSIDE) & (cur.source == Source.REGS))
+    named = boundary_refusal(ctx, cur.pc[lost])
+    reason[lost[named != 0]] = named[named != 0]
     verdicts.lose(cur.task, reason, 0, np.where(reason == Reason.SP_OUTSIDE, cur.sp, cur.pc), cur.fp)
     cur.doubt = reason != 0
 
