@@ -34,6 +34,9 @@ from surefoot.unwind.state import StackKind
 if TYPE_CHECKING:
     from drgn import Program
 
+    from surefoot.image.binary import Image
+    from surefoot.targets.proofs import PlacedProof
+
 __all__ = ["LinuxTarget", "SourceLine"]
 
 _KindStacks = dict[StackKind, tuple[int, int]]
@@ -100,6 +103,7 @@ class LinuxTarget:
         self._files = ModuleFiles(modules_dir)
         self._cache = cache
         self._code: tuple[CodeMap, tuple[str, ...]] | None = None
+        self._proofs: PlacedProof | None = None
         self._modules: tuple[list[LoadedModule], list[str]] | None = None
         self._has_debug_info = False
 
@@ -131,8 +135,9 @@ class LinuxTarget:
 
         code, notes = self._read_code()
         if self.tables.rules is not None:
-            proofs = load_proof(open_image(self._vmlinux), self.tables.rules, self.bias, self._cache)
-            self._code = replace(code, proofs=proofs), notes
+            if self._proofs is None:
+                self._proofs = load_proof(open_image(self._vmlinux), self.tables.rules, self.bias, self._cache)
+            self._code = replace(code, proofs=self._proofs), notes
 
     def _read_code(self) -> tuple[CodeMap, tuple[str, ...]]:
         """Give the code and notes on what is missing of it."""
@@ -164,6 +169,37 @@ class LinuxTarget:
         # SYSTEM_FREEING_INITMEM: from here on the pages may be anybody's (init/main.c: kernel_init).
         running = layout.numbers.get("system_state.running", 2)
         return (low, high) if data is None or u32_at(data, 0) >= running else None
+
+    def image_of(self, name: str) -> tuple[Image, int]:
+        """Give the image of the kernel or of a loaded module, at its run-time addresses but for a bias.
+
+        Args:
+            name: "vmlinux" or a module's.
+
+        Returns:
+            the image, and what the target's addresses are above its own.
+
+        Raises:
+            Unavailable: the module is not loaded, or its file is not at hand; the message says which.
+            InputError: the file is damaged.
+        """
+        if name == "vmlinux":
+            from surefoot.image.files import open_image
+
+            return open_image(self._vmlinux), self.bias
+        module = next((one for one in self.modules if one.name.replace("-", "_") == name.replace("-", "_")), None)
+        if module is None:
+            raise Unavailable(f"module {name} is not loaded in {self.name}", hint="load it first (insmod)")
+        image, note = self._files.open(module.name, module.build_id)
+        if image is None:
+            raise Unavailable(note, hint="give the folder with its file, debug information included")
+        where = {section: addr for section, addr in module.sections.items() if module.holds(addr)}
+        return image.placed(image.sections.bases(where)), 0
+
+    def is_freed(self, addr: int) -> bool:
+        """Whether an address lies in code that the kernel has freed after boot."""
+        low, high = self._freed() or (0, 0)
+        return low <= (addr - self.bias) % 2**64 < high
 
     def capture(self, pids: Iterable[int] | None = None) -> Capture:
         """Copy the tasks, their stacks and their bookkeeping.

@@ -1,0 +1,239 @@
+"""Layer 7: a guest that is paused to be looked at as a whole and written to, through QEMU's monitor and gdbstub.
+
+The monitor pauses, resumes and gives the registers; memory is read in place (`guestlive`); text is written through
+the gdbstub, which is asked for only then, because a connection to it pauses the guest by itself.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import numpy as np
+
+from surefoot.errors import TargetError, Unavailable
+from surefoot.targets.cache import TableCache
+from surefoot.targets.capture import Capture
+from surefoot.targets.dumpfile import CpuRegisters
+from surefoot.targets.gdb import GdbClient, GdbRefused
+from surefoot.targets.guestlive import open_guest, parse_monitor_registers
+from surefoot.targets.linux import LinuxTarget
+from surefoot.targets.vm.folders import locked
+from surefoot.targets.vm.machines import Machine
+from surefoot.targets.vm.qemu import Monitor
+from surefoot.unwind.code import CodeMap
+
+__all__ = ["StoppedGuest"]
+
+_GDB_LOCK: Final = "gdb.lock"
+
+
+class StoppedGuest:
+    """A guest of `surefoot vm` that can be paused, copied and written to.
+
+    Attributes:
+        machine: the guest.
+        target: it, as a Linux target.
+        paused_s: how long it was paused last.
+    """
+
+    def __init__(self, machine: Machine, *, modules: Sequence[Path] = (), cache: TableCache | None = None) -> None:
+        """Open a guest; it runs on.
+
+        Args:
+            machine: booted with a gdbstub.
+            modules: more folders with files of modules, besides the kernel's own.
+            cache: where decoded tables and proofs are kept.
+
+        Raises:
+            Unavailable: it has no gdbstub, or has ended, or keeps its memory to itself.
+            TargetError: it runs on hardware whose caches nobody here could keep coherent.
+        """
+        if machine.gdb_socket is None:
+            raise Unavailable(
+                f"guest '{machine.name}' has no gdbstub, through which its text is written",
+                hint="stop it and boot it anew with: surefoot vm boot --gdb",
+            )
+        self.machine = machine
+        self._gdb_socket = machine.gdb_socket
+        self._monitor: Monitor | None = None
+        self._gdb: GdbClient | None = None
+        self._held = ExitStack()
+        self._since = 0.0
+        self._paused_s = 0.0
+        self._code: CodeMap | None = None
+        with machine.monitor() as monitor:
+            if monitor.execute("query-kvm")["enabled"]:
+                raise TargetError(f"guest '{machine.name}' runs on the host's CPUs, whose caches would keep old code")
+        self.target: LinuxTarget = open_guest(machine, modules=modules, registers=self._registers, cache=cache)
+
+    @property
+    def paused_s(self) -> float:
+        """How long the last pause took, up to now if it lasts."""
+        return time.monotonic() - self._since if self._monitor is not None else self._paused_s
+
+    def is_alive(self) -> bool:
+        """Whether its QEMU is there."""
+        return self.machine.is_running
+
+    def prepare(self) -> CodeMap:
+        """Read the code anew, with its proofs."""
+        self.target.refresh_code()
+        self.target.prove()
+        self._code = self.target.code
+        return self._code
+
+    def pause(self) -> bool:
+        """Stop all CPUs; False if somebody else had done so.
+
+        Raises:
+            Unavailable: the guest has ended.
+            TargetError: QEMU refused; nothing has changed.
+        """
+        held = ExitStack()
+        monitor = held.enter_context(self.machine.monitor())
+        try:
+            ran = monitor.status() == "running"
+            self._since = time.monotonic()
+            try:
+                monitor.execute("stop")
+            except BaseException:
+                if ran:
+                    with suppress(TargetError):
+                        monitor.execute("cont")
+                raise
+        except BaseException:
+            held.close()
+            raise
+        self._held, self._monitor = held, monitor
+        return ran
+
+    def resume(self) -> None:
+        """Let the CPUs run and let go of the guest.
+
+        Raises:
+            Unavailable: the guest has ended, or the monitor broke off.
+        """
+        monitor = self._monitor
+        if monitor is None:
+            with self.machine.monitor() as fresh:
+                fresh.execute("cont")
+            return
+        self._drop_gdb()
+        monitor.execute("cont")
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the guest, paused or not."""
+        self._drop_gdb()
+        if self._monitor is not None:
+            self._paused_s = time.monotonic() - self._since
+        self._monitor = None
+        self._held.close()
+
+    def look(self) -> Capture | None:
+        """Copy every task of the paused guest; None if its code is not what `prepare` read."""
+        if self._code is None or not self._same_code(self._code):
+            return None
+        return self.target.capture()
+
+    def _same_code(self, code: CodeMap) -> bool:
+        """Compare the words that were read with those of now: some milliseconds for all of the kernel.
+
+        Code that the kernel has freed is not there to be compared, and cannot come back.
+        """
+        text, memory = code.text, self.target.memory
+        for addr, low, high in zip(
+            text.addr.tolist(), text.word_off[:-1].tolist(), text.word_off[1:].tolist(), strict=True
+        ):
+            data = memory.read(addr, 4 * (high - low))
+            if data is None:
+                if not self.target.is_freed(addr):
+                    return False
+            elif not np.array_equal(np.frombuffer(data, dtype="<u4"), text.words[low:high]):
+                return False
+        return True
+
+    def read(self, addr: int, size: int) -> bytes | None:
+        """Give bytes of the guest's memory, None where they cannot be read."""
+        return self.target.memory.read(addr, size)
+
+    def write(self, addr: int, data: bytes) -> None:
+        """Write bytes of the paused guest, code among them.
+
+        Raises:
+            TargetError: the stub refused; nothing was written.
+            Unavailable: the connection broke; the bytes may be written or not.
+        """
+        if self._monitor is None:
+            raise TargetError("a guest that runs is not written to")
+        gdb = self._open_gdb()
+        try:
+            refused: GdbRefused | None = None
+            # A CPU in user space may not have the kernel's text in its page tables: then another is asked.
+            for thread in gdb.threads():
+                try:
+                    gdb.select(thread)
+                    gdb.write(addr, data)
+                except GdbRefused as error:
+                    refused = error
+                else:
+                    return
+            raise refused or TargetError("QEMU's gdbstub names no CPU")
+        except GdbRefused:
+            raise
+        except TargetError:
+            self._drop_gdb()  # the next attempt begins with a connection that nobody has spoilt
+            raise
+
+    def _open_gdb(self) -> GdbClient:
+        if self._gdb is None:
+            with ExitStack() as opened:
+                opened.enter_context(locked(self.machine.folder / _GDB_LOCK))
+                self._gdb = opened.enter_context(GdbClient(self._gdb_socket))
+                self._gdb_held = opened.pop_all()
+        return self._gdb
+
+    def _drop_gdb(self) -> None:
+        if self._gdb is not None:
+            self._gdb = None
+            self._gdb_held.close()
+
+    def _registers(self) -> Sequence[CpuRegisters]:
+        """Give the registers of all CPUs."""
+        command = {"command-line": "info registers -a"}
+        if self._monitor is not None:
+            return parse_monitor_registers(str(self._monitor.execute("human-monitor-command", command)))
+        with self.machine.monitor() as monitor:
+            return parse_monitor_registers(str(monitor.execute("human-monitor-command", command)))
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Hold SIGINT, SIGTERM and SIGHUP back for a block; they arrive at its end.
+
+        Python runs signal handlers in the main thread only: elsewhere there is nothing to hold back.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        arrived: list[int] = []
+
+        def note(number: int, _frame: FrameType | None) -> None:
+            arrived.append(number)
+
+        before: dict[int, Any] = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                before[number] = signal.signal(number, note)
+            yield
+        finally:
+            for held, handler in before.items():
+                signal.signal(held, handler if handler is not None else signal.SIG_DFL)
+            for late in dict.fromkeys(arrived):
+                signal.raise_signal(late)
