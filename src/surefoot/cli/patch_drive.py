@@ -71,6 +71,11 @@ class Interrupts:
         else:
             self._pending = True
 
+    @property
+    def delivered(self) -> bool:
+        """Whether an interruption came and does not wait."""
+        return self.count > 0 and not self._pending
+
     def take_pending(self) -> bool:
         """Say whether an interruption waited, and take it."""
         pending, self._pending = self._pending, False
@@ -106,7 +111,7 @@ def follow(events: Iterator[Event], show: Callable[[Event], None], interrupts: I
         KeyboardInterrupt: the third interruption; the generator may not have finished.
     """
     generator = cast("Generator[Event, None, None]", events)
-    told, final, struck = True, False, False
+    told, final, struck, heard = True, False, False, False
     try:
         while True:
             try:
@@ -116,13 +121,15 @@ def follow(events: Iterator[Event], show: Callable[[Event], None], interrupts: I
             except KeyboardInterrupt:
                 if interrupts.abandoned:
                     raise
-                told = struck = False
+                # What the generator said after it had been told stands; so does its last word.
+                told = final or (heard and told)
+                heard = True
                 if inspect.getgeneratorstate(generator) == inspect.GEN_CLOSED:
-                    return False
+                    return told
                 # It struck between us and the generator, which has not heard of it.
                 struck = True
                 continue
-            struck, told = False, True
+            struck, told, heard = False, True, heard or interrupts.delivered
             final = not watching and event.kind in _FINAL
             show(event)
     finally:

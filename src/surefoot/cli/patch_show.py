@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -72,12 +73,13 @@ class Job:
             SurefootError: there is no answer.
         """
         with Interrupts(lambda text: click.echo(text, err=True)) as interrupts:
-            backend = None
-            told = False
+            backend: Backend | None = None
+            begun = told = False
             try:
                 backend = interrupts.run(lambda: open_backend(self.target, self.options))
                 found = backend
                 events = interrupts.run(lambda: begin(found))
+                begun = True
                 with self._shown() as show:
                     told = follow(events, show, interrupts, watching=self.verb == "watch")
             except NotApplied as error:
@@ -86,8 +88,11 @@ class Job:
             except KeyboardInterrupt:
                 pass
             good = self._is_good()
-            if not self.held.json and (told or not interrupts.count):
+            if begun and not self.held.json and (told or not interrupts.count):
                 self._summarize(good=good)
+            if interrupts.count and not begun:
+                _complain("interrupted: nothing had begun")
+                return Exit.INTERRUPTED
             if interrupts.count:
                 self._say_interrupted(None if interrupts.abandoned else backend, told=told)
                 return Exit.INTERRUPTED
@@ -145,6 +150,9 @@ class Job:
         )
         style = output_style(self.held)
         console = self.held.stdout()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A task's name may hold characters that the terminal's encoding lacks.
+            sys.stdout.reconfigure(errors="backslashreplace")
         ended = False
         try:
             with Live(view, console=console, transient=True, refresh_per_second=_REFRESH) as live:
@@ -189,7 +197,7 @@ class Job:
             hint = f"it goes on by itself: {ask.replace('status', 'watch')}"
         elif state is PatchState.PARTIAL:
             hint = f"look at it before anything else: {ask}"
-        _complain(f"interrupted: {state_words(name, state)}{': ' if said else ''}{said}", hint)
+        _complain(f"interrupted: {state_words(name, state)}{'. ' if said else ''}{said}", hint)
 
     def _ask(self, backend: Backend | None, name: str) -> PatchState | None:
         """Ask the target where a patch stands; None if it cannot be told."""

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Final
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, OverflowMethod, RenderableType
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.segment import Segment
@@ -80,6 +80,8 @@ class LiveView:
         self._now, self._timeout_s = now, timeout_s
         self._glyphs = Glyphs.for_encoding(encoding)
         self._spinner = Spinner("dots" if self._glyphs == Glyphs() else "line", style="cyan")
+        # rich's ellipsis is one character, which not every encoding has.
+        self._overflow: OverflowMethod = "ellipsis" if self._unicode else "crop"
         self._words = ""
         self._lock = Lock()
 
@@ -94,10 +96,11 @@ class LiveView:
         narrow = options.update(width=min(options.max_width, _WIDEST))
         with self._lock:
             parts = list(self._parts(console, narrow))
-        for part in parts:
-            for line in console.render_lines(part, narrow, pad=False):
-                yield from line
-                yield Segment.line()
+        lines = [line for part in parts for line in console.render_lines(part, narrow, pad=False)]
+        # A view that is higher than the terminal would leave its upper part behind at each picture.
+        for line in lines[: max(console.size.height - 1, 1)]:
+            yield from line
+            yield Segment.line()
 
     def _parts(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Give the parts of the view from top to bottom."""
@@ -112,9 +115,9 @@ class LiveView:
             yield Text()
             yield from self._holding(blockers, console, options, max(height - _FIXED_LINES, 3))
         elif self._words:
-            yield Padding(Text(self._words, style="dim", no_wrap=True, overflow="ellipsis"), (0, 0, 0, 2))
+            yield Padding(Text(self._words, style="dim", no_wrap=True, overflow=self._overflow), (0, 0, 0, 2))
         yield from self._recent()
-        yield Text(self._key(), style="dim", no_wrap=True, overflow="ellipsis")
+        yield Text(self._key(), style="dim", no_wrap=True, overflow=self._overflow)
 
     def _heading(self) -> RenderableType:
         """Give what is being done to what, and the time."""
@@ -130,12 +133,12 @@ class LiveView:
             what.append("  turned round", style="yellow")
         if self.progress.forced:
             what.append("  FORCED", style="bold red")
-        what.no_wrap, what.overflow = True, "ellipsis"
+        what.no_wrap, what.overflow = True, self._overflow
         now = max(self._now(), self.progress.elapsed_s)
         limit = f" of {self._timeout_s:g} s" if self._timeout_s else ""
         table = Table.grid(expand=True, padding=(0, 1, 0, 0))
         table.add_column(width=1)
-        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column(ratio=1, no_wrap=True, overflow=self._overflow)
         table.add_column(justify="right", no_wrap=True)
         table.add_row(self._spinner, what, Text(f"{now:.1f} s{limit}" if now < 100 else f"{seconds(now)}{limit}"))
         return table
@@ -165,7 +168,10 @@ class LiveView:
             parts.append("paused " + ", ".join(f"{pause:.0f}" for pause in progress.pauses_ms[-5:]) + " ms")
         parts += [f"{number} {HOWS[how]}" for how, number in progress.hows.items()]
         return Text(
-            " · ".join(parts) if self._unicode else ", ".join(parts), style="dim", no_wrap=True, overflow="ellipsis"
+            " · ".join(parts) if self._unicode else ", ".join(parts),
+            style="dim",
+            no_wrap=True,
+            overflow=self._overflow,
         )
 
     @property
@@ -216,8 +222,8 @@ class LiveView:
         """Give blockers that the same is to be said of: so many of them by name, the reason, the stack."""
         now = self._now()
         table = Table.grid(expand=True, padding=(0, 2, 0, 0))
-        table.add_column(width=len(self._glyphs.lost) + 1 + who, no_wrap=True, overflow="ellipsis")
-        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column(width=len(self._glyphs.lost) + 1 + who, no_wrap=True, overflow=self._overflow)
+        table.add_column(ratio=1, no_wrap=True, overflow=self._overflow)
         table.add_column(justify="right", no_wrap=True)
         color = _COLORS.get(group.task.hold, "") if group.task.hold else ""
         for blocker in group.blockers[:most]:
@@ -231,7 +237,7 @@ class LiveView:
         hidden = [str(blocker.task.pid) for blocker in group.blockers[most:]]
         if hidden:
             text = f"and {len(hidden)} more of the same: {', '.join(hidden)}"
-            parts.append(Padding(Text(text, no_wrap=True, overflow="ellipsis"), (0, 0, 0, 2)))
+            parts.append(Padding(Text(text, no_wrap=True, overflow=self._overflow), (0, 0, 0, 2)))
         parts += [Padding(Text(text, style="dim"), (0, 0, 0, 4)) for text in self._why(group.task)]
         return Padding(Group(*parts), (0, 0, 0, 2))
 
@@ -248,7 +254,8 @@ class LiveView:
         if recent:
             names = ", ".join(task_name(task) for task in recent[:12])
             yield Padding(
-                Text.assemble(("just over  ", "green"), (names, ""), no_wrap=True, overflow="ellipsis"), (0, 0, 0, 2)
+                Text.assemble(("just over  ", "green"), (names, ""), no_wrap=True, overflow=self._overflow),
+                (0, 0, 0, 2),
             )
 
     def _key(self) -> str:

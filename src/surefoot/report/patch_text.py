@@ -186,9 +186,10 @@ def _blocker_lines(blockers: Sequence[Blocker], style: Style, now_s: float | Non
         yield from _wrapped(f"{arrow} {advice}", style, _INDENT, style.letter, _INDENT + " " * (len(arrow) + 1))
 
 
-def _figure_rows(progress: Progress) -> Iterator[tuple[str, str]]:
+def _figure_rows(progress: Progress, *, good: bool) -> Iterator[tuple[str, str]]:
     """Yield the figures of a summary: a word, and what it was."""
-    if progress.total:
+    # What went over in a transition that was taken back says nothing about the end.
+    if progress.total and (good or progress.state in MOVING):
         how = ", ".join(f"{number} {HOWS[name]}" for name, number in progress.hows.items())
         yield "gone over", f"{progress.crossed} of {progress.total} tasks" + (f": {how}" if how else "")
     if progress.attempts > 1 or progress.pauses_ms:
@@ -234,7 +235,10 @@ def summary_text(progress: Progress, target: str, style: Style, *, good: bool, e
         verb = "holds" if len(blockers) == 1 else "hold"
         lines.append(f"{_INDENT}{count(len(blockers), 'task')} {verb} it up:")
         lines += _blocker_lines(blockers, style, progress.elapsed_s)
-    lines += [f"{_INDENT}{style.dim}{name:<10}{style.off}{text}" for name, text in _figure_rows(progress)]
+    for name, text in _figure_rows(progress, good=good):
+        first, *more = wrap(text, style.body - 13)
+        lines.append(f"{_INDENT}{style.dim}{name:<10}{style.off}{first}")
+        lines += [f"{'':13}{line}" for line in more]
     return "".join(f"{line}\n" for line in lines)
 
 
