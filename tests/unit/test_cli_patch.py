@@ -419,7 +419,8 @@ def test_a_strike_between_command_and_way_is_handed_on() -> None:
                 raise KeyboardInterrupt
             return super().run(step)
 
-    fake, shown = patch_fake.FakeBackend(), []
+    fake = patch_fake.FakeBackend()
+    shown: list[Event] = []
     assert follow(fake.apply("p", force=False), shown.append, Struck(lambda _text: None), watching=False)
     assert fake.ended == ["interrupted"]
     assert [event.kind.value for event in shown] == ["started", "warning", "failed"]
