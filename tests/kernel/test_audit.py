@@ -18,7 +18,8 @@ from surefoot.targets.vm import kernels
 
 OBJDUMP: Final = "aarch64-linux-gnu-objdump"
 READELF: Final = "aarch64-linux-gnu-readelf"
-pytestmark = [pytest.mark.kernel, pytest.mark.needs(OBJDUMP, READELF, "apt-get", "dpkg")]
+ADDR2LINE: Final = "aarch64-linux-gnu-addr2line"
+pytestmark = [pytest.mark.kernel, pytest.mark.needs(OBJDUMP, READELF, ADDR2LINE, "apt-get", "dpkg")]
 
 KNOWN: Final[dict[str, dict[str, Any]]] = {
     "b114001d8228c02ea1c3170732da3a7b611ce811": {  # Debian 7.3.4 cloud-arm64
@@ -154,3 +155,20 @@ def test_a_module(kernel: kernels.Kernel) -> None:
     assert found["addresses"]["refuted"] == 0
     assert found["addresses"]["proven"] > 10000
     assert found["images"][0]["module"] == "virtio_net"
+
+
+def test_source_lines_of_a_module_are_addr2lines(kernel: kernels.Kernel) -> None:
+    """Every finding in .text has the file and line that addr2line gives for its offset in the section."""
+    (path,) = kernel.debug_modules.rglob("virtio_net.ko")
+    found = json.loads(surefoot(path, "--json", "--lines", "all").stdout)
+    text = next(region for region in found["images"][0]["regions"] if region["name"] == ".text")
+    low, high = int(text["start"], 16), int(text["end"], 16)
+    places = {int(each["address"], 16) - low: each["source"] for each in found["findings"]}
+    places = {off: source for off, source in places.items() if 0 <= off < high - low}
+    command = [ADDR2LINE, "-e", path, "-j", ".text", *(hex(off) for off in places)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    theirs = [re.sub(r" \(discriminator \d+\)$", "", line) for line in done.stdout.splitlines()]
+    assert len(theirs) == len(places) > 0
+    for source, line in zip(places.values(), theirs, strict=True):
+        assert source
+        assert line.endswith("/" + source.removeprefix("./")), (source, line)

@@ -147,7 +147,7 @@ def _report(
         for file in _module_files(modules):
             try:
                 module = open_image(file)
-                images.append(_audited(module, file, lines="none", noreturn=never))
+                images.append(_audited(module, file, lines=lines, noreturn=never))
             except InputError as error:
                 notes.append(f"{file.name}: {error.message}")
     return AuditReport(images, tuple(notes))
@@ -202,12 +202,19 @@ def _audited(
     done = examine(subject)
     running = None if live is None else _live(subject, path, live, modules)
     ask = None
-    if lines != "none" and image.kind is ImageKind.KERNEL and subject.parts:
+    if lines != "none" and subject.parts:
         last, words = subject.parts[-1]
-        ask = ImageLines(path, subject.parts[0][0], last + 4 * words.size)
+        ask = ImageLines(path, subject.parts[0][0], last + 4 * words.size, _sections(subject.image))
     name = image.modinfo.get("name", path.name.partition(".")[0]) if image.kind is ImageKind.MODULE else ""
     lined = len(done.findings) if lines == "all" else LINED
     return build_image(done, name=path.name, module=name, live=running, lines=ask, lined=lined)
+
+
+def _sections(image: Image) -> dict[str, int] | None:
+    """Give where the sections of a module were laid out; None for a linked image."""
+    if image.bases is None:
+        return None
+    return {name: base for name, base in zip(image.sections.names, image.bases.tolist(), strict=True) if base}
 
 
 def _live(subject: Subject, vmlinux: Path, vmcore: Path, modules: Path | None) -> Live:
