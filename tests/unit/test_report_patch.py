@@ -122,6 +122,34 @@ def test_counts_follow_the_events() -> None:
     assert progress.finished()
 
 
+def test_a_pause_counts_once() -> None:
+    """Several events of one attempt tell of the same pause; of another attempt, or of none, it is another one."""
+
+    def event(kind: EventKind, **figures: float) -> Event:
+        return Event(kind, "p", PatchState.APPLYING, 1.0, figures=figures)
+
+    progress = _after(
+        event(EventKind.RETRIED, attempt=1, pause_ms=5.0),
+        event(EventKind.BLOCKED),
+        event(EventKind.WRITTEN, attempt=2, pause_ms=5.0),
+        event(EventKind.CROSSED, attempt=2, pause_ms=5.0),
+        event(EventKind.RETRIED, pause_ms=7.0),
+        event(EventKind.RETRIED, pause_ms=7.0),
+    )
+    assert progress.pauses_ms == [5.0, 5.0, 7.0, 7.0]
+
+
+def test_where_all_go_over_at_once_clear_stacks_are_counted() -> None:
+    """Nobody is over before all are: the view counts the stacks that are clear."""
+    figures = {"tasks": 30.0, "clear": 27.0, "attempt": 1.0, "pause_ms": 9.0}
+    event = Event(EventKind.RETRIED, "p", PatchState.APPLYING, 1.0, left=30, figures=figures)
+    progress = _after(event)
+    assert (progress.crossed, progress.left, progress.clear) == (0, 30, 27)
+    text = "\n".join(_picture(_view(event), 80, 24))
+    assert "27 of 30 stacks clear" in text
+    assert "over" not in text
+
+
 @pytest.mark.parametrize("kind", [EventKind.WARNING, EventKind.WRITTEN])
 def test_events_that_count_nothing_leave_the_count(kind: EventKind) -> None:
     """A warning does not say how many tasks are left, although the field is there."""

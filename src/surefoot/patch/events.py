@@ -17,6 +17,7 @@ __all__ = ["FIGURES", "Event", "EventKind", "FunctionState", "Hold", "PatchState
 FIGURES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "tasks": "tasks that the transition is about, or whose stacks an attempt looked at",
+        "clear": "tasks whose stacks this attempt found clear; where all go over at once, it takes all of them",
         "attempt": "number of this attempt or pass, from 1",
         "by_stack": "tasks that this event says went over because their stack is clear of the functions involved",
         "by_exit": "tasks that went over on their way between kernel and user mode",
@@ -25,7 +26,7 @@ FIGURES: Final[Mapping[str, str]] = MappingProxyType(
         "by_force": "tasks that were overruled by explicit word",
         "pause_ms": "milliseconds for which the target stood still in this attempt",
         "read_ms": "of which to read tasks, stacks and patch sites",
-        "check_ms": "of which to walk and check the stacks",
+        "walk_ms": "of which to walk and check the stacks",
         "write_ms": "of which to write and verify",
         "next_s": "seconds until the next attempt",
         "words": "instruction words written, or taken back",
@@ -33,7 +34,7 @@ FIGURES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Names of `Event.figures` that the view and its summary understand; others are passed on in JSON only. The figures
-`by_*` and `pause_ms` are of the event alone: the summary adds them up."""
+`by_*` are of the event alone, and `pause_ms` is of its attempt: the summary adds them up."""
 
 
 class PatchState(StrEnum):

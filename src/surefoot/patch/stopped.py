@@ -243,6 +243,7 @@ class _Run:
         self._clock, self._sleep, self._limits = clock, sleep, limits
         self._began = clock()
         self._attempts = 0
+        self._tasks = 0
         self._noted = False
         self._partly: PartlyWritten | None = None
         self._pauses: list[float] = []
@@ -305,6 +306,7 @@ class _Run:
             self._partly = error
             raise
         self._pauses.append(1e3 * self._guest.paused_s)
+        self._tasks = int(attempt.figures.get("tasks", self._tasks))
         attempt.figures |= {"attempt": float(self._attempts), "pause_ms": self._pauses[-1]}
         return attempt
 
@@ -340,7 +342,8 @@ class _Run:
         traces = walk(ready.code, view.stacks, view.tasks, view.layout)
         found = holds(traces, ready.code, ready.ranges, choosing=ready.choosing, sites=ready.sites)
         times.append(self._clock())
-        figures = {"tasks": float(len(found)), "read_ms": _ms(times[0], times[1]), "walk_ms": _ms(times[1], times[2])}
+        figures = {"tasks": float(len(found)), "clear": float(sum(one is None for one in found))}
+        figures |= {"read_ms": _ms(times[0], times[1]), "walk_ms": _ms(times[1], times[2])}
         overruled = self._change.force and not _stands_on(traces, self._change.writes)
         if any(one is not None for one in found) and not overruled:
             blockers = _states(view, traces, ready.code, found, only_held=True)
@@ -425,7 +428,7 @@ class _Run:
         message: str = "",
         figures: dict[str, float] | None = None,
     ) -> Event:
-        left = sum(not one.crossed for one in tasks)
+        left = 0 if state is self._change.goal else self._tasks  # nobody goes over before all do
         elapsed = self._clock() - self._began
         return Event(kind, self._change.journal.patch, state, elapsed, tasks, left, message, figures or {})
 

@@ -19,8 +19,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from surefoot.patch.events import Event, Hold, PatchState, TaskState
-from surefoot.report.patch_progress import HOWS, Blocker, Progress
+from surefoot.patch.events import Event, EventKind, Hold, PatchState, TaskState
+from surefoot.report.patch_progress import HOWS, MOVING, Blocker, Progress
 from surefoot.report.patch_text import Group as Alike
 from surefoot.report.patch_text import count, event_words, groups, held_by, seconds, task_name
 from surefoot.report.style import Glyphs, printable
@@ -28,7 +28,7 @@ from surefoot.report.style import Glyphs, printable
 __all__ = ["LiveView"]
 
 _VERBS: Final = {
-    PatchState.ABSENT: "looking for",
+    PatchState.ABSENT: "not in force:",
     PatchState.APPLYING: "applying",
     PatchState.APPLIED: "applied",
     PatchState.REVERTING: "reverting",
@@ -122,7 +122,9 @@ class LiveView:
     def _heading(self) -> RenderableType:
         """Give what is being done to what, and the time."""
         state = self.progress.state
-        verb = _VERBS[state] if self.progress.last is not None else _STARTING[self._verb]
+        last = self.progress.last
+        over = last is not None and last.kind in {EventKind.COMPLETED, EventKind.FAILED}
+        verb = _VERBS[state] if over or state in MOVING else _STARTING[self._verb]
         name = printable(self.progress.patch or self._name)
         what = Text.assemble(
             (f"{verb} ", ""),
@@ -148,11 +150,13 @@ class LiveView:
         progress = self.progress
         if not progress.total:
             return
-        words = f"{progress.crossed} of {count(progress.total, 'task')} over"
+        done, words = progress.crossed, f"{progress.crossed} of {count(progress.total, 'task')} over"
+        if progress.clear is not None and progress.left:
+            done, words = progress.clear, f"{progress.clear} of {count(progress.total, 'stack')} clear"
         table = Table.grid(padding=(0, 1, 0, 0))
         table.add_column(width=1)
         room = max(min(width - len(words) - 6, _LONGEST_BAR), 8)
-        bar = ProgressBar(progress.total, progress.crossed, width=room, style="bright_black", complete_style="cyan")
+        bar = ProgressBar(progress.total, done, width=room, style="bright_black", complete_style="cyan")
         bar.finished_style = "green"
         table.add_row("", bar, Text(words, no_wrap=True))
         yield table

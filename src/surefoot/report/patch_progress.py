@@ -93,6 +93,7 @@ class Progress:
         states: every patch -> where it stands.
         forced: it was forced.
         reversed: it turned round.
+        clear: tasks whose stacks the last attempt found clear; None where tasks go over one by one.
     """
 
     patch: str = ""
@@ -111,6 +112,8 @@ class Progress:
     reversed: bool = False
     _blockers: dict[_Key, Blocker] = field(default_factory=dict)
     _crossed: dict[_Key, TaskState] = field(default_factory=dict)
+    clear: int | None = None
+    _paused_in: float | None = None
     _next_at_s: float | None = None
 
     @property
@@ -142,8 +145,9 @@ class Progress:
         self.attempts = max(self.attempts, int(figures.get("attempt", 0)))
         self.words += int(figures.get("words", 0))
         self._next_at_s = event.elapsed_s + figures["next_s"] if "next_s" in figures else None
-        if "pause_ms" in figures:
-            self.pauses_ms.append(figures["pause_ms"])
+        self._take_pause(event)
+        if event.kind not in {EventKind.WARNING, EventKind.WRITTEN}:
+            self.clear = int(figures["clear"]) if "clear" in figures else self.clear
         for how in HOWS:
             if figures.get(how):
                 self.hows[how] = self.hows.get(how, 0) + int(figures[how])
@@ -156,6 +160,14 @@ class Progress:
         self.reversed |= event.kind is EventKind.REVERSED
         self._take_tasks(event)
         self._count(event)
+
+    def _take_pause(self, event: Event) -> None:
+        """Count a pause once, although several events of an attempt may tell of it."""
+        pause, attempt = event.figures.get("pause_ms"), event.figures.get("attempt")
+        if pause is None or (attempt is not None and attempt == self._paused_in):
+            return
+        self.pauses_ms.append(pause)
+        self._paused_in = attempt
 
     def _take_tasks(self, event: Event) -> None:
         """Learn from the tasks that the event names."""
