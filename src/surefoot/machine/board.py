@@ -219,9 +219,21 @@ class Board:
         """Read one word of memory; see `read`."""
         return int.from_bytes(self.read(addr, 8), "little")
 
+    def write(self, addr: int, data: bytes) -> None:
+        """Write memory; of instructions, what was translated of them is forgotten.
+
+        Raises:
+            MachineFault: it is not there.
+        """
+        try:
+            self._uc.mem_write(addr, data)
+            self._uc.ctl_remove_cache(addr, addr + len(data))
+        except _unicorn.UcError as error:
+            raise MachineFault(f"no memory at {addr:#x} ({error})") from error
+
     def write_u64(self, addr: int, value: int) -> None:
-        """Write one word of memory."""
-        self._uc.mem_write(addr, value.to_bytes(8, "little"))
+        """Write one word of memory; see `write`."""
+        self.write(addr, value.to_bytes(8, "little"))
 
     # --- registers ---
 
@@ -474,7 +486,7 @@ class Board:
                 continue
             for at in range(0, len(data), page):
                 if now[at : at + page] != data[at : at + page]:
-                    self._uc.mem_write(low + at, data[at : at + page])
+                    self.write(low + at, data[at : at + page])
         self._uc.context_restore(snapshot.context)
         for name, value in snapshot.fields.items():
             setattr(self, name, list(value) if isinstance(value, list) else value)

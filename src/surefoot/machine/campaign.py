@@ -13,12 +13,10 @@ from typing import Final
 
 import numpy as np
 
-from surefoot.dtypes import Addr, Mask, Row
-from surefoot.machine.board import Board
+from surefoot.dtypes import Addr, Code, Mask, Row
 from surefoot.machine.contenders import Answer, Contender, answer
 from surefoot.machine.loader import Variant, load_kernel
 from surefoot.machine.recorder import Boundaries, Recorder, blocked_tasks, record, start_machine
-from surefoot.machine.target import Machine
 from surefoot.machine.windows import EXCUSED, Window, Windows
 from surefoot.unwind.reasons import Reason
 from surefoot.unwind.trace import Traces
@@ -30,7 +28,6 @@ COUNTS: Final = ("tried", "exact", "missing", "invented", "refused", "wrong_reli
 
 _BATCH: Final = 10_000
 _MAX_WRONG: Final = 20
-_IRQ_SEARCH: Final = 4_000
 
 Tally = Counter[str]
 
@@ -44,7 +41,7 @@ class Job:
         tracing: 0 none, 1 function graph, 2 kretprobes, 3 both.
         seed: of the run.
         boundaries: how many to try from outside.
-        inside: how many interrupts to inject, for the walk from inside.
+        inside: at one boundary in so many, inject an interrupt, for the walk from inside; 0 for none.
         every: of the distinct boundaries, try one in so many.
     """
 
@@ -86,14 +83,17 @@ class Outcome:
 
     Attributes:
         tallies: by "view/tracing/contender/window", counts by name in `COUNTS`.
-        reasons: refusals of the hybrid walk by "reason/window".
-        unexcused: refusals of the hybrid walk outside code where a refusal is right.
+        reasons: refusals of the hybrid walk by "reason/window", of the frame that could not be left; a "!" behind it
+            marks those where an answer was owed.
+        refused: refusals of the hybrid walk by the window that the boundary is about, marked alike.
+        unexcused: refusals of the hybrid walk where an answer was owed.
         addresses: kernel addresses tried.
         wrong: the first few wrong RELIABLE verdicts of contenders that give verdicts.
     """
 
     tallies: dict[str, Tally] = field(default_factory=dict)
     reasons: Tally = field(default_factory=Counter)
+    refused: Tally = field(default_factory=Counter)
     unexcused: int = 0
     addresses: set[int] = field(default_factory=set)
     wrong: list[Wrong] = field(default_factory=list)
@@ -103,6 +103,7 @@ class Outcome:
         for key, tally in other.tallies.items():
             self.tallies.setdefault(key, Counter()).update(tally)
         self.reasons.update(other.reasons)
+        self.refused.update(other.refused)
         self.unexcused += other.unexcused
         self.addresses |= other.addresses
         self.wrong = (self.wrong + other.wrong)[:_MAX_WRONG]
@@ -122,6 +123,7 @@ class Outcome:
         return {
             "tallies": {key: dict(tally) for key, tally in sorted(self.tallies.items())},
             "reasons": dict(self.reasons),
+            "refused": dict(self.refused),
             "unexcused": self.unexcused,
             "addresses": sorted(self.addresses),
             "wrong": [[each.contender, each.count, each.job, each.said, each.truth] for each in self.wrong],
@@ -135,22 +137,33 @@ class Outcome:
             KeyError, TypeError, ValueError, AttributeError: it is something else.
         """
         held: dict[str, object] = dict(data)
-        tallies, reasons, wrong = held["tallies"], held["reasons"], held["wrong"]
+        tallies, reasons, refused, wrong = (held[name] for name in ("tallies", "reasons", "refused", "wrong"))
         addresses, unexcused = held["addresses"], held["unexcused"]
         if not isinstance(tallies, dict) or not isinstance(reasons, dict) or not isinstance(wrong, list):
+            raise TypeError("not an outcome")
+        if not isinstance(refused, dict):
             raise TypeError("not an outcome")
         if not isinstance(addresses, list) or not isinstance(unexcused, int):
             raise TypeError("not an outcome")
         return cls(
             {str(key): Counter(tally) for key, tally in tallies.items()},
             Counter(reasons),
+            Counter(refused),
             unexcused,
             {int(addr) for addr in addresses},
             [Wrong(each[0], each[1], each[2], tuple(each[3]), tuple(each[4])) for each in wrong],
         )
 
 
-def plan(boundaries: int, *, seed: int, tracings: Sequence[int], part: int = 100_000, every: int = 1) -> list[Job]:
+def plan(
+    boundaries: int,
+    *,
+    seed: int,
+    tracings: Sequence[int],
+    part: int = 100_000,
+    every: int = 1,
+    inside: int = 20,
+) -> list[Job]:
     """Cut a campaign into jobs of a size that keeps every core busy.
 
     Args:
@@ -159,6 +172,7 @@ def plan(boundaries: int, *, seed: int, tracings: Sequence[int], part: int = 100
         tracings: which tracers to have on, in turn.
         part: boundaries of one job.
         every: see `Job`.
+        inside: see `Job`.
     """
     share = -(-boundaries // len(tracings))
     jobs = []
@@ -166,7 +180,7 @@ def plan(boundaries: int, *, seed: int, tracings: Sequence[int], part: int = 100
         for number in range(-(-share // part)):
             count = min(part, share - number * part)
             variant = (Variant.SFRAME, Variant.SFRAME, Variant.CFI)[number % 3]
-            jobs.append(Job(variant, tracing, seed + number, count, max(1, count // 1000), every))
+            jobs.append(Job(variant, tracing, seed + number, count, inside, every))
     return jobs
 
 
@@ -183,42 +197,23 @@ def run_job(job: Job, contenders: Sequence[Contender], done: Callable[[int], Non
     recorder = Recorder(kernel, every=job.every)
     machine = start_machine(kernel, recorder, seed=job.seed, tracing=job.tracing)
     outcome = Outcome()
-    batches = record(machine, recorder, boundaries=job.boundaries, batch=_BATCH, tracing=job.tracing != 0)
-    count = -(-job.boundaries // _BATCH)
+    batches = record(
+        machine,
+        recorder,
+        boundaries=job.boundaries,
+        batch=_BATCH,
+        tracing=job.tracing != 0,
+        inside=job.inside,
+    )
     for batch in batches:
         judge(batch, contenders, windows, outcome, view="outside", job=job)
-        inside = _inside(machine, recorder, -(-job.inside // count))
+        inside = recorder.take_aside(batch.code)
         judge(inside, contenders, windows, outcome, view="inside", job=job)
         blocked = blocked_tasks(machine, recorder, batch.code)
         judge(blocked, contenders, windows, outcome, view="blocked", job=job)
         done(len(batch))
     outcome.addresses |= recorder.addresses
     return outcome
-
-
-def _inside(machine: Machine, recorder: Recorder, samples: int) -> Boundaries:
-    """Inject interrupts, each at another place, and give what their handler would see; the machine is put back."""
-    board = machine.board
-    recorder.start(limit=0, tracing=recorder.tracing)
-    handler = machine.kernel.symbol("injected_interrupt")
-    for number in range(samples):
-        state, shadow = board.snapshot(), recorder.save()
-        board.run(11 + 7 * number)
-        if _reach_handler(board, handler):
-            recorder.capture()
-        board.restore(state)
-        recorder.load(shadow)
-    return recorder.take(machine.code())
-
-
-def _reach_handler(board: Board, handler: int) -> bool:
-    """Inject an interrupt and run to the first instruction of its handler."""
-    board.inject()
-    for _ in range(_IRQ_SEARCH):
-        board.run(1)
-        if board.registers.pc == handler:
-            return True
-    return False
 
 
 def judge(
@@ -267,7 +262,7 @@ def judge(
             here = window == code
             tally.update({name: int(np.count_nonzero(mask & here)) for name, mask in marks.items()})
         if contender is Contender.HYBRID:
-            _count_refusals(said, windows, outcome)
+            _count_refusals(said, windows, window, outcome)
         if contender in {Contender.HYBRID, Contender.SFRAME, Contender.FP_RELIABLE}:
             _keep_wrong(batch, said, (first, addr), np.flatnonzero(said.claims & wrong), contender, job, outcome)
 
@@ -317,24 +312,34 @@ def _compare(first: Row, addr: Addr, exact: Mask, said: Answer) -> tuple[Mask, M
     return missing, invented
 
 
-def _count_refusals(said: Answer, windows: Windows, outcome: Outcome) -> None:
-    """Sort the hybrid walk's refusals by reason and place."""
+def _count_refusals(said: Answer, windows: Windows, interrupted: Code, outcome: Outcome) -> None:
+    """Sort the hybrid walk's refusals by reason and place.
+
+    An answer is owed unless the walk came to an instruction where none can be given: one that was interrupted (by the
+    boundary itself, or by an exception further out) in entry code, in a trampoline, on a probe's BRK or in bare
+    assembly; or to a return address in bare assembly. A return address in a trampoline or in entry code is no excuse.
+
+    Args:
+        said: the answer.
+        windows: of the kernel.
+        interrupted: (n,) uint8, the window that each boundary is about.
+        outcome: where the counts go.
+    """
     traces = said.traces
     rows = np.flatnonzero(~said.claims)
-    if not rows.size:
-        return
     frame = np.minimum(traces.first[rows] + traces.reason_frame[rows], traces.first[rows + 1] - 1)
-    at = windows.lookup(traces.pc[frame], ~said.exact[frame])
+    pc, exact = traces.pc[frame], said.exact[frame]
+    at = windows.lookup(pc, ~exact)
     named = windows.lookup(traces.reason_addr[rows], np.ones(rows.size, dtype=np.bool_))
-    in_text = (traces.reason_addr[rows] - np.uint64(windows.base)) >> np.uint64(2) < windows.codes.size
-    excused = (
-        np.isin(traces.reason_addr[rows], windows.probes) | np.isin(at, EXCUSED) | (in_text & np.isin(named, EXCUSED))
-    )
+    bare = (at == Window.BARE) | (named == Window.BARE)
+    excused = bare | (exact & (np.isin(at, EXCUSED) | np.isin(pc, windows.probes)))
     outcome.unexcused += int(np.count_nonzero(~excused))
-    place = np.where(np.isin(at, EXCUSED) | ~in_text, at, named)
-    for reason, window, right in zip(traces.reason[rows].tolist(), place.tolist(), excused.tolist(), strict=True):
+    place = np.where(bare, np.uint8(Window.BARE), np.where(excused & ~np.isin(at, EXCUSED), Window.TRAMPOLINE, at))
+    columns = (traces.reason[rows].tolist(), place.tolist(), interrupted[rows].tolist(), excused.tolist())
+    for reason, window, own, right in zip(*columns, strict=True):
         mark = "" if right else "!"
         outcome.reasons[f"{Reason(reason).name}/{Window(window).name.lower()}{mark}"] += 1
+        outcome.refused[f"{Window(own).name.lower()}{mark}"] += 1
 
 
 def _keep_wrong(

@@ -27,6 +27,8 @@ from surefoot.unwind.state import STACK_KINDS, Layout, StackKind, Stacks, Start,
 __all__ = ["Boundaries", "Recorder", "blocked_tasks", "record", "start_machine"]
 
 _USER_END: Final = 1 << 63
+_IRQ_SEARCH: Final = 4_000
+"""Instructions within which an interrupt that is not masked reaches its handler."""
 _NOTHING: Final[tuple[list[Entry], bool]] = ([], False)
 
 
@@ -128,7 +130,9 @@ class Recorder:
         self._limit = 0
         self._seen: set[tuple[int, int]] = set()
         self._board: Board | None = None
-        self._columns = _Columns()
+        self._columns, self._aside = _Columns(), _Columns()
+        self._pause = self._since = 0
+        self._watched = 0
         self._task_sp = 0
         self._irq_switch = _switch_to_irq_stack(kernel)
         self.tracing = False
@@ -145,14 +149,28 @@ class Recorder:
         self._board = board
         self.truth.attach(board)
 
-    def start(self, *, limit: int, tracing: bool) -> None:
+    def start(self, *, limit: int, tracing: bool, pause: int = 0) -> None:
         """Record from here on; the run is stopped when a batch is full.
 
         Args:
             limit: boundaries in one batch.
             tracing: return addresses may be rewritten: read the tasks' lists.
+            pause: stop the run at one boundary in so many, too; 0 for none.
         """
-        self._limit, self.tracing = limit, tracing
+        self._limit, self.tracing, self._pause = limit, tracing, pause
+
+    @property
+    def full(self) -> bool:
+        """A batch is complete."""
+        return len(self._columns.chain) >= self._limit > 0
+
+    def watch(self, addr: int) -> None:
+        """Record the next boundary at an address aside and stop there; nothing else is recorded till then."""
+        self._watched = addr
+
+    def unwatch(self) -> None:
+        """Give up watching."""
+        self._watched = 0
 
     def step(self, addr: int) -> None:
         """Hear that the instruction at `addr` is next."""
@@ -160,6 +178,9 @@ class Recorder:
         truth.step(addr)
         if addr == self._irq_switch and self._board is not None:
             self._task_sp = self._board.sp()
+        if self._watched:
+            self._look_out(addr)
+            return
         if not self._limit or addr < _USER_END:
             return
         truth.refresh()
@@ -171,19 +192,29 @@ class Recorder:
         self._turn += 1
         if self._turn >= self._every:
             self._turn = 0
-            self._record(addr)
+            self._record(addr, self._columns)
+            self._rest()
+
+    def _look_out(self, addr: int) -> None:
+        """Record aside if this is the watched address."""
+        if addr == self._watched and self._board is not None:
+            self._watched = 0
+            self.truth.refresh()
+            self._record(addr, self._aside)
+            self._board.ask_stop()
+
+    def _rest(self) -> None:
+        """Stop the run where a batch is full or a pause is due."""
+        self._since += 1
+        due = self._pause > 0 and self._since >= self._pause
+        if due:
+            self._since = 0
+        if (due or self.full) and self._board is not None:
+            self._board.ask_stop()
 
     def exception(self, pc: int, *, user: bool, sync: bool) -> None:
         """Hear that an exception is being taken."""
         self.truth.exception(pc, user=user, sync=sync)
-
-    def capture(self) -> None:
-        """Record the boundary that the stopped machine stands at; only what was saved before may run after it."""
-        if self._board is not None:
-            pc = self._board.registers.pc
-            self.truth.settle(pc)
-            self.truth.refresh()
-            self._record(pc)
 
     def save(self) -> tuple[Shadow, int]:
         """Give the state that belongs to a snapshot of the board, for `load`."""
@@ -194,9 +225,9 @@ class Recorder:
         shadow, self._task_sp = state
         self.truth.load(shadow)
 
-    def _record(self, addr: int) -> None:
+    def _record(self, addr: int, columns: _Columns) -> None:
         """Copy what a walk from here needs."""
-        board, columns, truth = self._board, self._columns, self.truth
+        board, truth = self._board, self.truth
         if board is None:
             return
         state = board.walk_registers()
@@ -213,14 +244,12 @@ class Recorder:
         columns.slot.append(slot)
         columns.task_words.append(board.read(sp & ~7, top - (sp & ~7)) if inside and sp < top else b"")
         columns.irq_words.append(irq)
-        self._record_books(board, slot)
+        self._record_books(board, slot, columns)
         self.addresses.add(addr)
-        if self._limit and len(columns.chain) >= self._limit:
-            board.ask_stop()
 
-    def _record_books(self, board: Board, slot: int) -> None:
+    def _record_books(self, board: Board, slot: int, columns: _Columns) -> None:
         """Copy the running task's lists of rewritten return addresses."""
-        columns, kernel = self._columns, self._kernel
+        kernel = self._kernel
         if not self.tracing:
             columns.fgraph.append(_NOTHING)
             columns.kretprobe.append(_NOTHING)
@@ -239,6 +268,15 @@ class Recorder:
             code: the kernel's code now.
         """
         columns, self._columns = self._columns, _Columns()
+        return self._boundaries(columns, code)
+
+    def take_aside(self, code: CodeMap) -> Boundaries:
+        """Give what has been recorded aside since the last call, and forget it; see `watch`."""
+        columns, self._aside = self._aside, _Columns()
+        return self._boundaries(columns, code)
+
+    def _boundaries(self, columns: _Columns, code: CodeMap) -> Boundaries:
+        """Turn lists into columns."""
         registers = np.array(columns.registers, dtype=np.uint64).reshape(-1, 4)
         count = len(columns.chain)
         slot = np.array(columns.slot, dtype=np.int64)
@@ -333,7 +371,7 @@ def start_machine(
 
 
 def record(
-    machine: Machine, recorder: Recorder, *, boundaries: int, batch: int, tracing: bool
+    machine: Machine, recorder: Recorder, *, boundaries: int, batch: int, tracing: bool, inside: int = 0
 ) -> Iterator[Boundaries]:
     """Run the machine and give batches of boundaries until there are enough.
 
@@ -343,13 +381,31 @@ def record(
         boundaries: how many in all.
         batch: how many at a time.
         tracing: return addresses may be rewritten.
+        inside: at one boundary in so many, interrupt the machine and record aside what the interrupt's handler would
+            walk; 0 for none.
     """
     left = boundaries
     code = machine.code()
     while left > 0:
-        recorder.start(limit=min(batch, left), tracing=tracing)
-        if machine.board.run(1 << 40) is not Stop.ASKED:
-            return
+        recorder.start(limit=min(batch, left), tracing=tracing, pause=inside)
+        while not recorder.full:
+            if machine.board.run(1 << 40) is not Stop.ASKED:
+                return
+            if inside and not recorder.full:
+                _interrupt(machine.board, recorder)
         found = recorder.take(code)
         left -= len(found)
         yield found
+
+
+def _interrupt(board: Board, recorder: Recorder) -> None:
+    """Inject an interrupt, go on to the first instruction of its handler, and put the machine back."""
+    if board.irq_masked or board.registers.user:
+        return
+    state, shadow = board.snapshot(), recorder.save()
+    recorder.watch(board.kernel.symbol("injected_interrupt"))
+    board.inject()
+    board.run(_IRQ_SEARCH)
+    recorder.unwatch()
+    board.restore(state)
+    recorder.load(shadow)

@@ -18,7 +18,7 @@ from surefoot.machine.loader import KernelFile
 from surefoot.unwind.code import CodeMap
 from surefoot.unwind.state import STACK_KINDS, Bookkeeping, Layout, StackKind, Stacks, Start, Tasks
 
-__all__ = ["Entry", "Instant", "Machine", "TaskColumns", "join_books", "read_fgraph", "read_kretprobes"]
+__all__ = ["Entry", "Instant", "Machine", "TaskBlock", "TaskColumns", "join_books", "read_fgraph", "read_kretprobes"]
 
 _STATES: Final = {0: "R", 1: "S", 2: "D", 16: "X"}
 _FREE: Final = 64
@@ -137,17 +137,25 @@ def join_books(books: list[tuple[list[Entry], bool]]) -> Bookkeeping:
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
-    """One task_struct."""
+class TaskBlock:
+    """One task_struct.
+
+    Attributes:
+        addr: where it is.
+        block: its bytes.
+        slot: which stack the task has.
+    """
 
     addr: int
     block: bytes
     slot: int
 
     def word(self, offset: int) -> int:
+        """Give eight bytes as an unsigned number."""
         return int.from_bytes(self.block[offset : offset + 8], "little")
 
     def half(self, offset: int) -> int:
+        """Give four bytes as a signed number."""
         return int.from_bytes(self.block[offset : offset + 4], "little", signed=True)
 
 
@@ -193,18 +201,18 @@ class Machine:
             self.board.write_u64(addr, value)
         return self.board.read_u64(addr)
 
-    def _read_tasks(self) -> list[_Task]:
+    def read_tasks(self) -> list[TaskBlock]:
         """Give the tasks that exist; the idle task first."""
         kernel, read = self.kernel, self.board.read
         size, base = kernel["task_size"], kernel.symbol("tasks")
         addrs = [kernel.symbol("init_task"), *(base + i * size for i in range(kernel["nr_tasks"]))]
         found = []
         for addr in addrs:
-            task = _Task(addr, read(addr, size), 0)
+            task = TaskBlock(addr, read(addr, size), 0)
             slot = (task.word(kernel["task_stack"]) - kernel["stack_area"]) // kernel["stack_slot"]
             exists = task.half(kernel["task_pid"]) and task.half(kernel["task_state"]) != _FREE
             if addr == addrs[0] or (exists and slot > 0):
-                found.append(_Task(addr, task.block, slot))
+                found.append(TaskBlock(addr, task.block, slot))
         return found
 
     def _current(self, registers: Registers) -> tuple[int, bool]:
@@ -222,6 +230,10 @@ class Machine:
         area, span = kernel["stack_area"], kernel["stack_slot"] * (kernel["nr_tasks"] + 1)
         return current, area <= registers.sp < area + span and not on_task
 
+    def running(self) -> int:
+        """Give the address of the task that the CPU runs."""
+        return self._current(self.board.registers)[0]
+
     def instant(self, code: CodeMap | None = None) -> Instant:
         """Copy everything a walk needs.
 
@@ -229,7 +241,7 @@ class Machine:
             code: the code, if it is at hand; else it is read.
         """
         registers, kernel = self.board.registers, self.kernel
-        tasks = self._read_tasks()
+        tasks = self.read_tasks()
         current, between = self._current(registers)
         running = [task.addr == current for task in tasks]
         size = kernel["thread_size"]
@@ -252,7 +264,7 @@ class Machine:
             code=code or self.code(),
         )
 
-    def _start(self, task: _Task, registers: Registers, current: int, *, between: bool) -> Start:
+    def _start(self, task: TaskBlock, registers: Registers, current: int, *, between: bool) -> Start:
         """Tell how a task's walk begins."""
         stack = task.word(self.kernel["task_stack"])
         holds_sp = stack < registers.sp <= stack + self.kernel["thread_size"]
@@ -262,7 +274,7 @@ class Machine:
             return Start.BLOCKED
         return Start.USER if registers.user else Start.REGS
 
-    def _columns(self, tasks: list[_Task], start: list[Start], registers: Registers, stacks: Row32) -> Tasks:
+    def _columns(self, tasks: list[TaskBlock], start: list[Start], registers: Registers, stacks: Row32) -> Tasks:
         kernel = self.kernel
         live = [each is Start.REGS for each in start]
 
@@ -284,12 +296,12 @@ class Machine:
             kretprobe=join_books([self._kretprobes(task) for task in tasks]),
         )
 
-    def _fgraph(self, task: _Task) -> tuple[list[Entry], bool]:
+    def _fgraph(self, task: TaskBlock) -> tuple[list[Entry], bool]:
         kernel = self.kernel
         stack, top = task.word(kernel["task_ret_stack"]), task.half(kernel["task_curr_ret_stack"])
         return read_fgraph(self.board.read, stack, top, kernel["frame_words"])
 
-    def _kretprobes(self, task: _Task) -> tuple[list[Entry], bool]:
+    def _kretprobes(self, task: TaskBlock) -> tuple[list[Entry], bool]:
         return read_kretprobes(self.board.read, task.word(self.kernel["task_kretprobe_instances"]))
 
     def _stacks(self, bounds: list[tuple[int, int, StackKind]]) -> Stacks:
@@ -301,10 +313,10 @@ class Machine:
         kind = np.array([kind for _, _, kind in bounds], dtype=np.uint8)
         return Stacks(low, low + sizes, kind, low.copy(), offsets, words.astype(np.uint64))
 
-    def _describe(self, tasks: list[_Task], running: list[bool]) -> TaskColumns:
+    def _describe(self, tasks: list[TaskBlock], running: list[bool]) -> TaskColumns:
         kernel = self.kernel
 
-        def comm(task: _Task) -> str:
+        def comm(task: TaskBlock) -> str:
             at = kernel["task_comm"]
             return task.block[at : at + 16].split(b"\0")[0].decode("ascii", "backslashreplace")
 
