@@ -306,9 +306,11 @@ class GdbClient:
         """Give the content of the next packet and acknowledge it."""
         for _ in range(_TRIES):
             packet, good = self._packet(deadline, what)
-            self._send(b"+" if good else b"-", deadline, what)
             if good:
+                with suppress(Unavailable):  # the answer is here; a lost connection is told by the next question
+                    self._send(b"+", deadline, what)
                 return packet
+            self._send(b"-", deadline, what)
         raise TargetError(f"QEMU's gdbstub's answer arrived damaged {_TRIES} times: {what}")
 
     def _packet(self, deadline: float, what: str) -> tuple[bytes, bool]:
