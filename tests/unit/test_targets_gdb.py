@@ -186,11 +186,11 @@ def test_a_damaged_answer_is_asked_for_again() -> None:
     heard = []
 
     def serve(connection: socket.socket) -> None:
-        connection.recv(100)
+        next(questions(connection))
         connection.sendall(b"+$0102#00")
-        heard.append(connection.recv(100))
+        heard.append(connection.recv(1))
         connection.sendall(packet(b"0102"))
-        heard.append(connection.recv(100))
+        heard.append(connection.recv(1))
 
     with serving(Greeting(serve)) as client:
         assert client.read(BASE, 2) == b"\1\2"
@@ -214,7 +214,7 @@ def test_a_damaged_question_is_sent_again_some_times() -> None:
 @pytest.mark.parametrize("cut", range(len(packet(b"OK")) + 1))
 def test_a_connection_that_drops_is_an_error_at_any_byte(cut: int) -> None:
     def serve(connection: socket.socket) -> None:
-        connection.recv(100)
+        next(questions(connection))
         connection.sendall((b"+" + packet(b"OK"))[:cut])
 
     with serving(Greeting(serve)) as client, pytest.raises(Unavailable):
@@ -223,7 +223,7 @@ def test_a_connection_that_drops_is_an_error_at_any_byte(cut: int) -> None:
 
 def test_silence_ends_in_time() -> None:
     def serve(connection: socket.socket) -> None:
-        connection.recv(100)
+        next(questions(connection))
         time.sleep(1)
 
     with serving(Greeting(serve), timeout=0.2) as client:
@@ -256,7 +256,7 @@ def test_garbage_never_makes_a_wrong_answer(parts: list[bytes]) -> None:
     """Whatever comes back, a call gives what the protocol says was sent, or an error, and in time."""
 
     def serve(connection: socket.socket) -> None:
-        connection.recv(100)
+        next(questions(connection))
         for part in parts:
             connection.sendall(part)
 
