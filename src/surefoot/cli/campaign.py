@@ -27,8 +27,9 @@ __all__ = ["campaign"]
 _TRACERS: Final = ("none", "graph", "kretprobes", "both")
 _CONTENDERS: Final = ("fp-first", "lr-first", "fp-reliable", "sframe", "hybrid")
 _WINDOWS: Final = ("body", "prologue", "epilogue", "leaf", "assembly", "bare", "entry", "trampoline")
+_EXCUSED: Final = ("bare", "entry", "trampoline")
 _COLUMNS: Final = ("exact", "missing", "invented", "refused", "wrong_reliable")
-_STATE: Final = "surefoot-campaign/1"
+_STATE: Final = "surefoot-campaign/2"
 
 
 class _Sites(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -166,7 +167,14 @@ def _json(total: Outcome, modes: tuple[str, ...]) -> dict[str, object]:
             for view in ("outside", "inside", "blocked")
         },
         "windows": {window: {mode: _counts(total, mode, window=window) for mode in modes} for window in _WINDOWS},
-        "refusals": {"reasons": dict(total.reasons.most_common()), "outside_excused_places": total.unexcused},
+        "refusals": {
+            "reasons": dict(total.reasons.most_common()),
+            "outside_excused_places": total.unexcused,
+            "interrupted": {
+                window: {"refused": sum(_refused(total, window)), "owed": _refused(total, window)[1]}
+                for window in _WINDOWS
+            },
+        },
         "wrong": [
             {
                 "walker": each.contender,
@@ -200,6 +208,27 @@ def _table(total: Outcome, modes: tuple[str, ...]) -> Iterator[str]:
         yield "refusals of the hybrid walk, by reason and place ('!': where an answer was owed)"
         for name, count in total.reasons.most_common():
             yield f"  {count:>12,}  {name}"
+        yield ""
+        yield from _shares(total)
+
+
+def _refused(total: Outcome, window: str) -> tuple[int, int]:
+    """Give the refusals of the hybrid walk at boundaries of a window: rightly, and where an answer was owed."""
+    return total.refused[window], total.refused[f"{window}!"]
+
+
+def _shares(total: Outcome) -> Iterator[str]:
+    """Say how many answers were owed."""
+    windows = [window for window in _WINDOWS if window not in _EXCUSED]
+    tried = sum(total.total("hybrid", window=window)["tried"] for window in windows)
+    outer = sum(_refused(total, window)[0] for window in windows)
+    where = "entry code, trampolines and bare assembly"
+    yield f"{tried:,} boundaries outside {where}; of these refused:"
+    for count, why in (
+        (total.unexcused, "where an answer was owed"),
+        (outer, "because an exception further out, or a call, came from such a place"),
+    ):
+        yield f"  {count:>12,}  {count / max(tried, 1):>8.3%}  {why}"
 
 
 def _block(title: str, counts: dict[str, dict[str, int]]) -> Iterator[str]:

@@ -162,7 +162,7 @@ def plan(
     tracings: Sequence[int],
     part: int = 100_000,
     every: int = 1,
-    inside: int = 20,
+    inside: int = 8,
 ) -> list[Job]:
     """Cut a campaign into jobs of a size that keeps every core busy.
 
