@@ -241,7 +241,8 @@ def test_every_event_is_one_line() -> None:
     lines = [event_line(event, PLAIN) for event in _script(stuck=True)]
     assert all(line.count("\n") == 1 and line.endswith("\n") for line in lines)
     blocked = next(line for line in lines if "blocked" in line)
-    assert "28 mousedev_cat (mousedev_read on its stack), 29 pktgen_1 (stack not certain)" in blocked
+    assert "28 mousedev_cat (mousedev_read on its stack: It will return into mousedev_read+0x240/0x388" in blocked
+    assert "30 kworker/0:1 (runs on a CPU: It runs on CPU 1) (24 left)" in blocked
     assert lines[0] == "    0.100 s  started    cmdline: 30 tasks, attempt 1\n"
 
 

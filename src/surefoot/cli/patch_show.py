@@ -23,11 +23,11 @@ from surefoot.errors import NotApplied, SurefootError
 from surefoot.patch.events import Event, EventKind, PatchState
 from surefoot.report.patch_json import event_json
 from surefoot.report.patch_progress import MOVING, Progress
-from surefoot.report.patch_text import event_line, state_words, summary_text
+from surefoot.report.patch_text import event_line, remark_text, state_words, summary_text
 
 __all__ = ["Job"]
 
-_REFRESH: Final = 8
+_REFRESH: Final = 5
 """Pictures a second of the live view."""
 _LASTING: Final = frozenset({EventKind.WARNING, EventKind.FORCED, EventKind.REVERSED})
 """Events that stay on the screen when the live view is gone."""
@@ -160,7 +160,7 @@ class Job:
                 def show(event: Event) -> None:
                     view.take(event)
                     if event.kind in _LASTING:
-                        live.console.print(Text.from_ansi(event_line(event, style).rstrip("\n")))
+                        live.console.print(Text.from_ansi(remark_text(event, style)))
 
                 yield show
             ended = True

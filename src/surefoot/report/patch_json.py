@@ -46,7 +46,7 @@ def event_json(event: Event, target: str) -> _Object:
         "left": event.left,
         "message": event.message,
         # A number that is none has no JSON form; a transition must not end for the sake of a figure.
-        "figures": {name: value for name, value in event.figures.items() if isfinite(value)},
+        "figures": {name: round(value, 6) for name, value in event.figures.items() if isfinite(value)},
     }
 
 

@@ -249,7 +249,7 @@ class LiveView:
         """Give the lines below a blocker: its reason, its stack."""
         arrow = f" {'←' if self._unicode else '<-'} "
         more = arrow + ("…" if self._unicode else "...") if len(task.trace) > _FRAMES else ""
-        stack = arrow.join(printable(name) for name in task.trace[:_FRAMES]) + more
+        stack = arrow.join(printable(name) for name in task.trace[:_FRAMES]) + more if len(task.trace) > 1 else ""
         return [text for text in (printable(task.reason), stack) if text]
 
     def _recent(self) -> Iterator[RenderableType]:

@@ -21,6 +21,7 @@ __all__ = [
     "event_words",
     "groups",
     "held_by",
+    "remark_text",
     "seconds",
     "state_words",
     "status_text",
@@ -108,16 +109,24 @@ def state_words(patch: str, state: PatchState) -> str:
 
 def _names(tasks: Sequence[TaskState], *, holds: bool) -> str:
     """Name a few tasks."""
-    named = [f"{task_name(task)} ({held_by(task)})" if holds else task_name(task) for task in tasks[:_NAMED]]
+    named = [f"{task_name(task)} ({_why(task)})" if holds else task_name(task) for task in tasks[:_NAMED]]
     more = len(tasks) - len(named)
-    return ", ".join(named) + (f" and {more} more" if more else "")
+    return ", ".join(named) + (f" and {more} more" if more > 0 else "")
+
+
+def _why(task: TaskState) -> str:
+    """Say in a line why a task holds the transition up."""
+    reason = printable(task.reason).rstrip(".")
+    return f"{held_by(task)}: {reason}" if reason else held_by(task)
 
 
 def event_words(event: Event) -> str:
     """Say in words what an event says, without its kind and time."""
-    parts = [printable(event.message)] if event.message else []
+    names = ""
     if event.tasks and event.kind is not EventKind.STARTED:
-        parts.append(_names(event.tasks, holds=event.kind in {EventKind.BLOCKED, EventKind.FAILED}))
+        names = _names(event.tasks, holds=event.kind in {EventKind.BLOCKED, EventKind.FAILED})
+    # What a message says of blockers, their names and reasons say better.
+    message = "" if names and event.kind is EventKind.BLOCKED else printable(event.message)
     figures = event.figures
     notes = []
     if event.kind is EventKind.STARTED and "tasks" in figures:
@@ -131,7 +140,7 @@ def event_words(event: Event) -> str:
         notes.append(f"pause {figures['pause_ms']:.1f} ms")
     if figures.get("words"):
         notes.append(count(int(figures["words"]), "word"))
-    text = " ".join(parts)
+    text = " ".join(part for part in (message, names) if part)
     return f"{text} ({', '.join(notes)})" if notes and text else text or ", ".join(notes)
 
 
@@ -155,6 +164,13 @@ def event_line(event: Event, style: Style) -> str:
     )
 
 
+def remark_text(event: Event, style: Style) -> str:
+    """Give an event as it stays on a terminal while the view moves on below: wrapped, without the last newline."""
+    look = _kind_style(event.kind, style)
+    words = " ".join(part for part in (event.kind.value, printable(event.patch)) if part)
+    return "\n".join(_wrapped(f"! {words}: {event_words(event)}", style, "", look, "  "))
+
+
 def _wrapped(text: str, style: Style, indent: str, look: str = "", hang: str | None = None) -> Iterator[str]:
     """Break a sentence into lines of one look."""
     for line in wrap(printable(text), style.body, indent, hang):
@@ -173,7 +189,7 @@ def _group_lines(group: Group, style: Style, now_s: float | None) -> Iterator[st
         yield f"{line}{style.dim}{', ' if since else ''}{since}{style.off}"
     if task.reason:
         yield from _wrapped(task.reason, style, _DEEP)
-    if task.trace:
+    if len(task.trace) > 1:
         yield from _wrapped("stack: " + ", ".join(task.trace), style, _DEEP, style.dim, _DEEP + "       ")
 
 
