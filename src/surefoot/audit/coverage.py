@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surefoot.audit.catalogue import CATALOGUE
+from surefoot.audit.directives import Suggestion, default_suggestion, suggestions
 from surefoot.audit.findings import Finding
 from surefoot.audit.regions import in_regions, region_names
-from surefoot.audit.shapes import Shapes, annotation, shapes_of
+from surefoot.audit.shapes import shapes_of
 from surefoot.audit.subject import Subject
 from surefoot.audit.textmap import Cover
 from surefoot.audit.words import STUB_ENDS, STUB_MARKS
@@ -20,6 +21,7 @@ from surefoot.dtypes import Mask, Row
 from surefoot.image.rules import load_rules, rule_sections
 from surefoot.image.symbols import SymbolKind
 from surefoot.metadata.rules import Provenance
+from surefoot.proof.inputs import code_of
 
 __all__ = ["Coverage", "SectionCoverage", "bare_functions", "coverage", "coverage_findings"]
 
@@ -140,11 +142,11 @@ def coverage(subject: Subject) -> Coverage:
     return Coverage(text.totals(), np.bincount(verdicts, minlength=len(Cover)), tuple(found))
 
 
-def bare_functions(subject: Subject) -> tuple[Row, list[str], Shapes]:
-    """Give the code ranges without metadata, the finding code of each, and what their instructions do.
+def bare_functions(subject: Subject) -> tuple[Row, list[str]]:
+    """Give the code ranges without metadata, and the finding code of each.
 
     Returns:
-        (b,) int64 rows of `subject.ranges`, b codes, and the shapes of their code.
+        (b,) int64 rows of `subject.ranges`, and b codes.
     """
     ranges = subject.ranges
     rows = np.flatnonzero((subject.verdicts == Cover.NO_METADATA) | (subject.verdicts == Cover.DATA))
@@ -177,7 +179,7 @@ def bare_functions(subject: Subject) -> tuple[Row, list[str], Shapes]:
         (subject.verdicts[rows] == Cover.DATA, "data-in-text"),
     ):
         kinds[mask] = code
-    return rows, kinds.tolist(), shapes
+    return rows, kinds.tolist()
 
 
 def coverage_findings(subject: Subject) -> Iterator[Finding]:
@@ -186,13 +188,37 @@ def coverage_findings(subject: Subject) -> Iterator[Finding]:
         info = CATALOGUE["metadata-none"]
         yield Finding("metadata-none", 0, "", info.meaning)
         return
-    rows, codes, shapes = bare_functions(subject)
+    rows, codes = bare_functions(subject)
     ranges = subject.ranges
-    for k, (row, code) in enumerate(zip(rows.tolist(), codes, strict=True)):
+    suggested = _suggested(subject, rows, codes)
+    for row, code in zip(rows.tolist(), codes, strict=True):
         start, end = int(ranges.start[row]), int(ranges.end[row])
-        said = annotation(shapes, k, code)
-        yield Finding(code, start, ranges.names[row], f"{_LEAD[code]} ({end - start} bytes){said}", size=end - start)
+        message, lines = f"{_LEAD[code]} ({end - start} bytes)", tuple[str, ...]()
+        if row in suggested:
+            message, lines = f"{message}: {suggested[row]}", suggested[row].lines
+        elif code == "asm-irregular":
+            message += (
+                ": it does not follow the procedure call standard (SYM_CODE), so that nothing is known on entry"
+            )
+        yield Finding(code, start, ranges.names[row], message, size=end - start, suggestion=lines)
     yield from _without_sframe(subject)
+
+
+def _suggested(subject: Subject, rows: Row, codes: list[str]) -> dict[int, Suggestion]:
+    """Suggest directives for the assembly among functions without metadata, by code range."""
+    ranges = subject.ranges
+    called = ranges.kind[rows] == SymbolKind.FUNC
+    found = {
+        row: default_suggestion(int(ranges.end[row] - ranges.start[row]))
+        for row, code in zip(rows.tolist(), codes, strict=True)
+        if code == "asm-leaf"
+    }
+    moving = rows[called & np.isin(codes, ("asm-frame", "asm-irregular"))]
+    if moving.size:
+        code = code_of(subject.image, subject.parts)
+        made = suggestions(subject.map, ranges.start[moving], ranges.end[moving], code)
+        found |= dict(zip(moving.tolist(), made, strict=True))
+    return found
 
 
 def _without_sframe(subject: Subject) -> Iterator[Finding]:

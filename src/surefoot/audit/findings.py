@@ -22,6 +22,7 @@ class Finding:
         edge: address of the instruction that leads to `address` and breaks what holds there; 0 for none.
         size: bytes that the finding speaks of, from `address`; 0 where it is one instruction.
         count: how many of the same kind this one stands for.
+        suggestion: lines that its owner could add, each with the offset in the function where it goes.
     """
 
     code: str
@@ -31,6 +32,7 @@ class Finding:
     edge: int = 0
     size: int = 0
     count: int = 1
+    suggestion: tuple[str, ...] = ()
 
     @property
     def info(self) -> CodeInfo:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -12,16 +11,12 @@ from surefoot.audit.findings import Finding
 from surefoot.audit.subject import Subject
 from surefoot.audit.words import instructions
 from surefoot.dtypes import Insn, Mask, Row
-from surefoot.image.livetext import Change, Differences, compare
+from surefoot.image.livetext import TRANSPARENT, Change, Differences, compare, join_differences
 from surefoot.proof.domain import Code
 from surefoot.proof.prove import Open, Proof, prove
 from surefoot.proof.verdicts import Verdict
 
 __all__ = ["Live", "audit_live", "live_findings"]
-
-_TRANSPARENT: Final = (Change.PATCH_SITE, Change.OPS_LITERAL, Change.KPROBE)
-"""Changes after which the function goes on as if the original word had run: the handlers of ftrace and kprobes
-restore every register (arch/arm64/kernel/entry-ftrace.S, arch/arm64/kernel/probes)."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +59,12 @@ def audit_live(subject: Subject, name: str, parts: list[tuple[int, Insn]], code:
             here = slice((low - base) // 4, (high - base) // 4)
             now = live[(low - start) // 4 : (high - start) // 4]
             differ = compare(low, words[here], now, subject.mechanisms)
-            keep = ~np.isin(differ.cause, _TRANSPARENT)
+            keep = ~np.isin(differ.cause, TRANSPARENT)
             at = ((differ.addr[keep] - np.uint64(base)) >> np.uint64(2)).astype(np.int64)
             words[at] = differ.live[keep]
             found.append(differ)
             total += now.size
-    joined = _join(found)
+    joined = join_differences(found)
     if subject.proof is None:
         nothing = np.zeros(0, dtype=np.int64)
         return Live(name, total, joined, None, nothing, nothing)
@@ -87,19 +82,6 @@ def _lost(before: Proof, now: Proof, span: slice) -> Mask:
     found: Mask = (before.verdicts[span] == Verdict.PROVEN) & (now.verdicts[span] != Verdict.PROVEN)
     found &= now.open[span] != Open.NOT_REACHED
     return found
-
-
-def _join(parts: list[Differences]) -> Differences:
-    """Give all differences in ascending order."""
-    if not parts:
-        nothing = np.zeros(0, dtype=np.uint32)
-        return Differences(np.zeros(0, dtype=np.uint64), nothing, nothing, np.zeros(0, dtype=np.uint8))
-    addr = np.concatenate([part.addr for part in parts])
-    order = np.argsort(addr, kind="stable")
-    columns = ("image", "live", "cause")
-    return Differences(
-        addr[order], *(np.concatenate([getattr(part, name) for part in parts])[order] for name in columns)
-    )
 
 
 def live_findings(subject: Subject, live: Live) -> Iterator[Finding]:

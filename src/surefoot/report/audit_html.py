@@ -92,7 +92,8 @@ def _row(shown: Shown, image: ImageReport, code: int) -> list[object]:
         [line.offset if line.address else None, line.text, line.row, line.verdict, line.mark] for line in shown.code
     ]
     where = address(shown.finding.address)
-    return [code, where, symbol, shown.place.offset, shown.source, shown.finding.message, lines]
+    finding = shown.finding
+    return [code, where, symbol, shown.place.offset, shown.source, finding.message, lines, list(finding.suggestion)]
 
 
 def _regions(image: ImageReport) -> list[_Json]:
@@ -209,6 +210,8 @@ def _code_card(image: ImageReport, code: str, found: list[Finding], example: int
         if shown.source:
             yield f"<div class=src>{escape(shown.source)}</div>"
         yield f"<div class=msg>{escape(finding.message)}</div>"
+        if finding.suggestion:
+            yield f"<pre class=asm>{''.join(f'<div>{escape(line)}</div>' for line in finding.suggestion)}</pre>"
         if finding is found[0] and shown.code:
             yield f"<div data-example={example}></div>"
         yield "</div>"

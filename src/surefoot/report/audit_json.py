@@ -80,6 +80,7 @@ def finding_json(shown: Shown, image: ImageReport) -> _Object:
         "edge": address(finding.edge) if finding.edge else None,
         "source": shown.source or None,
         "message": finding.message,
+        "suggestion": list(finding.suggestion),
         "disassembly": [_line(line) for line in shown.code],
     }
 

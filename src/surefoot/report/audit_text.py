@@ -20,6 +20,8 @@ from surefoot.report.style import Style, printable, wrap
 __all__ = ["audit_text", "facts"]
 
 _BAR: Final = 48
+_SUGGESTED: Final = 8
+"""Lines of a suggestion that are printed; the other formats have all."""
 _NAMES: Final = {"proven": "proven", "refuted": "refuted", "unproven": "unproven", "no_metadata": "no metadata"}
 _FILLS: Final = {"proven": "█", "refuted": "▓", "unproven": "▒", "no_metadata": "░"}
 _PLAIN: Final = {"proven": "#", "refuted": "x", "unproven": "?", "no_metadata": "."}
@@ -241,6 +243,9 @@ def _example(shown: Shown, style: Style, indent: str) -> Iterator[str]:
         yield from wrap(printable(shown.finding.message), style.body, indent + "  ")
     if is_local(shown.finding):
         yield from _listing(shown, style, indent + "  ")
+    lines = shown.finding.suggestion
+    for line in lines if len(lines) <= _SUGGESTED else (*lines[: _SUGGESTED - 2], "...", lines[-1]):
+        yield f"{indent}    {style.dim}{line}{style.off}"
 
 
 def _listing(shown: Shown, style: Style, indent: str) -> Iterator[str]:

@@ -121,17 +121,19 @@ function listing(lines) {
       esc(text.padEnd(46)) + (row ? ' <s>' + esc(row) + '</s>' : '') + '</div>';
   }).join('') + '</pre>';
 }
+const advice = (lines) =>
+  lines.length ? '<pre class="asm">' + lines.map((line) => '<div>' + esc(line) + '</div>').join('') + '</pre>' : '';
 function refresh(first) {
   if (first) shown = 100;
   const found = data.findings.filter(matches);
   $('rows').innerHTML = found.slice(0, shown).map((finding) => {
-    const [code, address, symbol, offset, source, message, lines] = finding, info = data.codes[code];
+    const [code, address, symbol, offset, source, message, lines, more] = finding, info = data.codes[code];
     const at = symbol ? esc(symbol) + '+0x' + offset.toString(16) : '';
     const level = '<span class="pill ' + info.severity + '">' + info.severity + '</span>';
     const line = source ? '<br><span class="src id">' + esc(source) + '</span>' : '';
     return '<tr><td>' + level + '</td><td><code>' + info.code + '</code><br><span class="owner">' + esc(info.owner) +
       '</span></td><td class="symbol">' + at + '<br><span class="id">' + address + '</span>' + line + '</td><td>' +
-      esc(message) + (lines && lines.length ? listing(lines) : '') + '</td></tr>';
+      esc(message) + (lines && lines.length ? listing(lines) : '') + advice(more) + '</td></tr>';
   }).join('');
   const where = range ? ' in ' + hex(range[0]) + ' to ' + hex(range[1]) : '';
   $('found').textContent = share(found, data.findings) + ' findings' + where;

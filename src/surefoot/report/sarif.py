@@ -87,6 +87,11 @@ def _uri(name: str) -> str:
 def _result(shown: Shown, image: ImageReport, artifact: int, rule: int) -> _Object:
     """Give one finding."""
     finding = shown.finding
+    properties: _Object = {
+        "owner": shown.info.owner.value,
+        "address": f"{finding.address:#018x}",
+        "size": finding.size,
+    }
     result: _Object = {
         "ruleId": finding.code,
         "ruleIndex": rule,
@@ -94,8 +99,10 @@ def _result(shown: Shown, image: ImageReport, artifact: int, rule: int) -> _Obje
         "message": {"text": finding.message},
         "locations": [_location(shown, image, artifact)],
         "partialFingerprints": {"surefoot/v1": _fingerprint(shown, image)},
-        "properties": {"owner": shown.info.owner.value, "address": f"{finding.address:#018x}", "size": finding.size},
+        "properties": properties,
     }
+    if finding.suggestion:
+        properties["suggestion"] = list(finding.suggestion)
     if finding.count > 1:
         result["occurrenceCount"] = finding.count
     if shown.source:
