@@ -68,7 +68,7 @@ ASSUMPTIONS: Final = (
     Assumption(
         "loose-jumps",
         "An indirect jump whose targets are not known stays in its function and the parts split off it; these are "
-        "unproven.",
+        "unproven. Proofs of single functions take that of the jumps of all others.",
     ),
     Assumption(
         "traps",

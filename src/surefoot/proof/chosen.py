@@ -1,8 +1,9 @@
 """Layer 4: proofs of single functions, for those who need few and cannot wait for all.
 
 What a function's proof rests on beside its own code is taken from the whole image: where it is entered from
-elsewhere, which functions never return, where indirect jumps lead, and which of the functions that it calls come back
-in another state than they were called in. So the verdicts are those of the proof of the whole image, or say less.
+elsewhere, which functions never return, and which of the functions that it calls come back in another state than
+they were called in. So the verdicts are those of the proof of the whole image. One thing is not looked for: tables of
+other functions that lead into this one without any branch between the two (assumption "loose-jumps").
 
 The last of these would ask for the analysis of everything that can be called from the function. It does not have to:
 a function breaks its word if its own code surely leaves with another state; taking its callees for better than they
@@ -36,20 +37,9 @@ def prove_functions(outline: Outline, funcs: Row) -> KeptProof:
     """
     chosen = np.zeros(outline.domain.usable.size, dtype=np.bool_)
     chosen[funcs] = True
-    ties = np.concatenate([outline.entries.ties, _table_ties(outline)])
-    together = with_relatives(chosen, ties)
+    together = with_relatives(chosen, outline.entries.ties)
     trusted = _trusted(outline.domain, outline.found, together)
-    return keep(prove_chosen(outline, with_relatives(together | trusted, ties)), chosen)
-
-
-def _table_ties(outline: Outline) -> Row:
-    """Give the pairs of functions one of which has a table that leads into the other: (t, 2) int64."""
-    domain, (tables, _, _) = outline.domain, outline.jumps
-    goal = domain.find(tables.target)
-    site, goal = tables.site[goal >= 0], goal[goal >= 0]
-    pairs = np.stack([domain.func(site), domain.func(goal)], axis=1)
-    found: Row = pairs[pairs[:, 0] != pairs[:, 1]]
-    return found
+    return keep(prove_chosen(outline, with_relatives(together | trusted, outline.entries.ties)), chosen)
 
 
 def _trusted(domain: Domain, found: Survey, callers: Mask) -> Mask:

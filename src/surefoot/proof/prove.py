@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,11 +137,6 @@ class Outline:
         on = without_return(domain, found, noreturn)
         return cls(domain, code, found, noreturn, on, find_entries(domain, found, code, ranges))
 
-    @cached_property
-    def jumps(self) -> tuple[Tables, Row, Mask]:
-        """The indirect jumps, where every function returns in the state that it was called in; see `_jumps`."""
-        return _jumps(self, np.zeros(self.domain.usable.size, dtype=np.bool_))
-
 
 def prove(rules: RuleTable, ranges: Sequence[tuple[int, Insn]], code: Code | None = None) -> Proof:
     """Prove or refute the rule row at every instruction.
@@ -159,8 +153,7 @@ def prove(rules: RuleTable, ranges: Sequence[tuple[int, Insn]], code: Code | Non
     domain, found, entries, on = outline.domain, outline.found, outline.entries, outline.on
     failed = check_edges(domain, found, entries, outline.code, on)
     failed[domain.func(unreached(domain, found, entries, outline.code, on))] = True
-    _, _, jumping = outline.jumps
-    return prove_chosen(outline, with_relatives(failed | jumping, entries.ties))
+    return prove_chosen(outline, with_relatives(failed, entries.ties))
 
 
 def prove_chosen(outline: Outline, slow: Mask) -> Proof:
@@ -168,8 +161,7 @@ def prove_chosen(outline: Outline, slow: Mask) -> Proof:
 
     Args:
         outline: of the image.
-        slow: (f,) bool, functions to analyse, with all that hang together with them: by branches and fixups, and by
-            the targets of indirect jumps.
+        slow: (f,) bool, functions to analyse, with all that hang together with them.
     """
     domain = outline.domain
     verdicts = np.full(len(domain), Verdict.PROVEN, dtype=np.uint8)
@@ -208,10 +200,8 @@ def _close(outline: Outline, slow: Mask) -> tuple[Mask, Graph, Exact]:
     )
     unfaithful = np.zeros(slow.shape, dtype=np.bool_)
     while True:  # each round adds a function to `slow` or to `unfaithful`, so this ends
-        tables, tail, more = outline.jumps
-        if bool(np.any(unfaithful)):
-            tables, tail, more = _jumps(outline, unfaithful)
-            slow = with_relatives(slow | more, entries.ties)
+        tables, tail, more = _jumps(outline, unfaithful, slow)
+        slow = with_relatives(slow | more, entries.ties)
         graph = build_graph(domain, found, entries, code, on, np.flatnonzero(slow & domain.usable), unfaithful)
         graph = with_tables(graph, entries.fragment, tables)
         exact = analyse(graph, entries, outline.noreturn, tail, tables)
@@ -223,11 +213,12 @@ def _close(outline: Outline, slow: Mask) -> tuple[Mask, Graph, Exact]:
         slow, unfaithful = more, broken
 
 
-def _jumps(outline: Outline, unfaithful: Mask) -> tuple[Tables, Row, Mask]:
-    """Resolve the indirect jumps: their targets, those that may be tail calls, and the functions they concern."""
+def _jumps(outline: Outline, unfaithful: Mask, slow: Mask) -> tuple[Tables, Row, Mask]:
+    """Resolve the indirect jumps in `slow`: targets, those that may be tail calls, and the functions they concern."""
     domain, found, entries = outline.domain, outline.found, outline.entries
     chosen = np.zeros(domain.usable.size, dtype=np.bool_)
     chosen[domain.func(found.leaves[found.flow[found.leaves] == Flow.JUMP_REG])] = True
+    chosen &= slow
     while True:  # each round adds a function
         chosen = with_relatives(chosen, entries.ties)
         which = np.flatnonzero(chosen & domain.usable)
