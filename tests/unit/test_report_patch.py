@@ -157,6 +157,21 @@ def test_events_that_count_nothing_leave_the_count(kind: EventKind) -> None:
     assert progress.left == 7
 
 
+def test_nobody_left_is_believed_of_those_who_cross_only() -> None:
+    """An event that did not count has a zero there, and the transition is not over."""
+    turned = Event(EventKind.REVERSED, "p", PatchState.REVERTING, 2.0)
+    progress = _after(_crossed(1.0, patch_fake.RUNNING, left=7), turned)
+    assert progress.left == 7
+    assert _after(_crossed(1.0, patch_fake.RUNNING, left=7), _crossed(2.0, patch_fake.UNRELIABLE, left=0)).left == 0
+
+
+def test_work_without_a_name_ends_with_the_first_name() -> None:
+    """Somebody else works on the target, and nobody knows on which patch before it is done."""
+    nameless = Event(EventKind.RETRIED, "", PatchState.APPLYING, 1.0)
+    assert not _after(nameless).finished()
+    assert _after(nameless, Event(EventKind.COMPLETED, "p", PatchState.APPLIED, 2.0)).finished()
+
+
 def test_one_patch_of_several_in_transition_is_not_the_end() -> None:
     """finished() asks for every patch, or for those named."""
     progress = _after(

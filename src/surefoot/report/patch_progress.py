@@ -141,6 +141,8 @@ class Progress:
         figures = event.figures
         self.last, self.elapsed_s, self.state = event, event.elapsed_s, event.state
         self.patch = event.patch or self.patch
+        if event.patch:
+            self.states.pop("", None)  # something was under way whose name was not known yet
         self.states[event.patch] = event.state
         self.attempts = max(self.attempts, int(figures.get("attempt", 0)))
         self.words += int(figures.get("words", 0))
@@ -197,7 +199,10 @@ class Progress:
 
     def _count(self, event: Event) -> None:
         """Keep the numbers of tasks."""
-        if event.kind in _COUNTS_LEFT:
+        # In transition nobody left is worth a word only of those who have just gone over; else it was not counted.
+        if event.kind in _COUNTS_LEFT and (
+            event.left or event.kind is EventKind.CROSSED or event.state not in MOVING
+        ):
             self.left = event.left
         self.total = max(int(event.figures.get("tasks", 0)) or self.total, self.left)
 
