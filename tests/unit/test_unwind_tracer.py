@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -144,7 +145,7 @@ def inner_record(cpu: Cpu, task: Task) -> int:
     return max(addr for addr, word in task.memory.items() if word == ra) - 8
 
 
-DAMAGE: Final = {
+DAMAGE: Final[dict[str, tuple[int, Callable[[int], int], Reason]]] = {
     "the inner record names another site": (8, lambda word: word + 4, Reason.IN_FTRACE_CALLER),
     "the inner record is linked elsewhere": (0, lambda word: word + 16, Reason.IN_FTRACE_CALLER),
     "the outer record names another address": (24, lambda word: word + 4, Reason.NOT_A_CALL),
