@@ -5,20 +5,26 @@ Invariant: every decision is the engine's and the check's; this translates.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from surefoot.errors import PatchError, Unavailable
 from surefoot.machine.patching import Patching
+from surefoot.machine.patchrun import PAIR, Passage
 from surefoot.patch.check import Range, holds, ranges_of, trace_of
-from surefoot.patch.model import VMLINUX, PatchFunction
+from surefoot.patch.engine import Engine, Settings
+from surefoot.patch.events import Event, EventKind, PatchState
+from surefoot.patch.model import VMLINUX, Patch, PatchFunction, PatchObject
 from surefoot.patch.stack import Body, Place, Redirect, Side
 from surefoot.patch.transition import Look, TaskRow
 
-__all__ = ["PACE", "EmulatedTarget"]
+__all__ = ["PACE", "PAIR_PATCH", "EmulatedTarget", "EngineDriver"]
 
 PACE: Final = 600
 """Instructions between two passes, unless somebody knows better."""
+PAIR_PATCH: Final = Patch("pair", (PatchObject(VMLINUX, tuple(PatchFunction(old, 0, new) for old, new in PAIR)),))
+"""The patch of the functions that must not be mixed."""
 
 
 class EmulatedTarget:
@@ -27,6 +33,7 @@ class EmulatedTarget:
     Attributes:
         patching: the machine.
         pace: instructions between two passes.
+        between: runs the machine between two passes, instead of `pace`; False if it has ended.
         dry: nothing is written or run: an engine is being told what the machine has in force already.
     """
 
@@ -39,6 +46,7 @@ class EmulatedTarget:
         """
         self.patching = patching
         self.pace = pace
+        self.between: Callable[[], bool] | None = None
         self.dry = False
 
     def loaded(self) -> Collection[str]:
@@ -120,9 +128,58 @@ class EmulatedTarget:
         """
         if self.dry:
             raise Unavailable("the emulated machine does not run now")
-        return self.patching.run(self.pace)
+        return self.between() if self.between else self.patching.run(self.pace)
 
 
 def _side(number: int) -> Side:
     """Give a patch state; one that there is not counts as none."""
     return Side(number) if number in {-1, 0, 1} else Side.IDLE
+
+
+class EngineDriver:
+    """Carries transitions of the pair through by the engine, for `surefoot.machine.patchrun`.
+
+    Attributes:
+        target: what the engine sees.
+        engine: it.
+    """
+
+    def __init__(self, patching: Patching, *, timeout: int = 600_000) -> None:
+        """Take a machine.
+
+        Args:
+            patching: of the machine.
+            timeout: instructions after which a transition is turned round.
+        """
+        board = patching.machine.board
+        self.target = EmulatedTarget(patching)
+        self.engine = Engine(self.target, lambda: float(board.count), Settings(timeout_s=float(timeout)))
+
+    def drive(self, *, forward: bool, between: Callable[[], bool], turn: Callable[[], bool]) -> Passage:
+        """Apply the pair's patch, or take it back; see `surefoot.machine.patchrun.Driver`."""
+        self.target.between = between
+        told = list(self._events(forward=forward, turn=turn))
+        holds = [task for event in told if event.kind is EventKind.BLOCKED for task in event.tasks]
+        named = sum(bool(task.hold and task.reason and (task.comm or not task.pid)) for task in holds)
+        causes: Counter[str] = Counter()
+        for event in told:
+            causes.update({name: int(count) for name, count in event.figures.items() if name.startswith("by_")})
+        return Passage(
+            applied=told[-1].state in {PatchState.APPLIED, PatchState.APPLYING},
+            complete=told[-1].kind is EventKind.COMPLETED,
+            passes=1 + sum(event.kind is EventKind.RETRIED for event in told),
+            turned=sum(event.kind is EventKind.REVERSED for event in told),
+            named=named,
+            nameless=len(holds) - named,
+            causes=causes,
+        )
+
+    def _events(self, *, forward: bool, turn: Callable[[], bool]) -> Iterator[Event]:
+        """Give the engine's events, and turn the transition round where that is asked for."""
+        if self.engine.moving is not None:
+            yield from self.engine.resume()
+            return
+        for event in self.engine.apply(PAIR_PATCH) if forward else self.engine.revert(PAIR_PATCH.name):
+            yield event
+            if event.kind in {EventKind.BLOCKED, EventKind.RETRIED} and self.engine.moving and turn():
+                self.engine.reverse()

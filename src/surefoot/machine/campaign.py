@@ -164,7 +164,7 @@ def plan(
     every: int = 1,
     inside: int = 8,
 ) -> list[Job]:
-    """Cut a campaign into jobs of a size that keeps every core busy.
+    """Cut a campaign into jobs of a size that keeps every core busy; the builds of the kernel take turns.
 
     Args:
         boundaries: how many in all.
@@ -176,10 +176,11 @@ def plan(
     """
     share = -(-boundaries // len(tracings))
     jobs = []
-    for tracing in tracings:
+    builds = tuple(Variant)
+    for turn, tracing in enumerate(tracings):
         for number in range(-(-share // part)):
             count = min(part, share - number * part)
-            variant = (Variant.SFRAME, Variant.SFRAME, Variant.CFI)[number % 3]
+            variant = builds[(turn + number) % len(builds)]
             jobs.append(Job(variant, tracing, seed + number, count, inside, every))
     return jobs
 
