@@ -32,6 +32,8 @@ __all__ = ["StoppedBackend", "open_backend"]
 
 _FOLDER: Final = "patches"
 _LOCK: Final = "patch.lock"
+_FIRST_WAIT_S: Final = 0.01
+"""Most tasks that hold a patch up are in code that takes microseconds; the wait grows from here."""
 _STATES: Final = {
     PatchState.PARTIAL: "some sites are written and some are not: take it back with `surefoot patch revert`",
 }
@@ -145,7 +147,7 @@ class StoppedBackend:
 
     def _run(self, guest: StoppedGuest, change: Change) -> Iterator[Event]:
         options = self._options
-        limits = Limits(options.timeout_s, min(options.interval_s, 0.05), options.pause_s)
+        limits = Limits(options.timeout_s, min(options.interval_s, _FIRST_WAIT_S), options.pause_s)
         path = self._path(change.journal.patch)
 
         def keep(text: str) -> None:

@@ -288,13 +288,15 @@ class _Run:
     def _prepare(self) -> _Ready:
         code = self._guest.prepare()
         code = replace(code, redirects=redirects_of(code))
-        old = [one.address for one in self._change.journal.functions]
-        new = [one.new for one in self._change.journal.functions]
-        labels = [code.labels[name] for name in _TRACERS if name in code.labels]
-        starts = set(code.functions.start[np.isin(code.functions.start, np.array(labels, np.uint64))].tolist())
-        sites = ranges_of(code, old)
-        choosing = ranges_of(code, sorted(starts))
-        return _Ready(code, [*sites, *ranges_of(code, new)], sites, choosing)
+        functions = self._change.journal.functions
+        tracers = [code.labels[name] for name in _TRACERS if name in code.labels]
+        starts = set(code.functions.start[np.isin(code.functions.start, np.array(tracers, np.uint64))].tolist())
+        old, new = ({one.address for one in functions}, {one.new for one in functions})
+        found = ranges_of(code, [*sorted(old | new), *sorted(starts)])
+        choosing = [one for one in found if one.start in starts]
+        ranges = [one for one in found if one.start not in starts]
+        # Parts that the compiler cut off count as sites too, which only makes more tasks wait.
+        return _Ready(code, ranges, [one for one in ranges if one.start not in new], choosing)
 
     def _try(self, ready: _Ready) -> _Attempt:
         """Make one attempt, without interruption by the user."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -27,11 +28,16 @@ from surefoot.targets.linux import LinuxTarget
 from surefoot.targets.vm.folders import locked
 from surefoot.targets.vm.machines import Machine
 from surefoot.targets.vm.qemu import Monitor
-from surefoot.unwind.code import CodeMap
+from surefoot.unwind.code import CodeMap, Functions
 
 __all__ = ["StoppedGuest"]
 
 _GDB_LOCK: Final = "gdb.lock"
+
+
+def _same_functions(one: Functions, other: Functions) -> bool:
+    """Whether two lists are of the same code: modules that come or go move some start or end."""
+    return bool(np.array_equal(one.start, other.start) and np.array_equal(one.end, other.end))
 
 
 class StoppedGuest:
@@ -68,6 +74,7 @@ class StoppedGuest:
         self._since = 0.0
         self._paused_s = 0.0
         self._code: CodeMap | None = None
+        self._names: Functions | None = None
         with machine.monitor() as monitor:
             if monitor.execute("query-kvm")["enabled"]:
                 raise TargetError(f"guest '{machine.name}' runs on the host's CPUs, whose caches would keep old code")
@@ -86,7 +93,12 @@ class StoppedGuest:
         """Read the code anew, with its proofs."""
         self.target.refresh_code()
         self.target.prove()
-        self._code = self.target.code
+        code = self.target.code
+        # Names are asked for by the ten thousand; they are decoded once for as long as no module comes or goes.
+        functions = code.functions
+        if self._names is None or not _same_functions(functions, self._names):
+            self._names = replace(functions, names=tuple(functions.names))
+        self._code = replace(code, functions=self._names)
         return self._code
 
     def pause(self) -> bool:
