@@ -75,6 +75,9 @@ class PerTaskTarget(Protocol):
     def callback(self, owner: str, symbol: str) -> None:
         """Call a function of a patch, in the target, for an object.
 
+        An interrupt may come before the call, or is held back until it has returned: whether a pre_patch has
+        succeeded must be known.
+
         Raises:
             PatchError: it failed, or the target cannot call functions.
         """

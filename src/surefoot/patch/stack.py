@@ -254,11 +254,13 @@ class PatchStack:
         Returns:
             the names of the patches that are gone.
         """
-        older = tuple(name for name in self.patches if name != patch)
+        older = tuple(self.patches)[: list(self.patches).index(patch)]
         for name in older:
             del self.patches[name]
         for function in self:
-            function.versions = [v for v in function.versions if v.patch == patch and v.body is not None]
+            function.versions = [
+                item for item in function.versions if item.patch in self.patches and item.body is not None
+            ]
         self._prune()
         return older
 

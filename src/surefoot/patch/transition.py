@@ -274,8 +274,8 @@ class CallbackLedger:
     def post_unpatch(self, item: PatchObject) -> None:
         """Tell an object that it is wholly unpatched, if its pre_patch has succeeded; once."""
         if item in self._ready:
-            self._ready.remove(item)
             self._try(item, item.callbacks.post_unpatch)
+            self._ready.remove(item)  # an interrupt comes before the call, which then is still to be made
 
     def undo(self) -> None:
         """Tell all objects that are ready, in reverse order, that they are wholly unpatched."""
