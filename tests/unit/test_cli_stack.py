@@ -41,10 +41,16 @@ class FakeTarget:
         self.given = make.tasks()
         self.walks: list[tuple[Mode, bool]] = []
         self.proved = 0
+        self.boundaries: list[tuple[Mode, ...]] = []
 
     def prove(self) -> None:
-        """Remember that proofs were asked for."""
+        """Remember that proofs of everything were asked for."""
         self.proved += 1
+
+    def prove_boundaries(self, capture: Capture, modes: tuple[Mode, ...]) -> Capture:
+        """Remember for which walks proofs were asked for."""
+        self.boundaries.append(modes)
+        return capture
 
     def capture(self, pids: tuple[int, ...] | None = None) -> Capture:
         """Give the tasks of `report_builder`."""
@@ -125,9 +131,12 @@ def test_both_walks_are_always_made(target: FakeTarget, surefoot: Run) -> None:
 
 
 def test_proofs_are_made_where_they_are_asked_for(target: FakeTarget, surefoot: Run) -> None:
-    """A strict walk without proofs would refuse everything, so --strict implies --prove."""
+    """At the boundaries always; a strict walk asks about every frame, so --strict implies --prove."""
     surefoot(*WORDS)
+    surefoot(*WORDS, "--mode", "fp")
+    surefoot(*WORDS, "--mode", "sframe")
     assert target.proved == 0
+    assert target.boundaries == [(Mode.HYBRID,), (Mode.HYBRID,), (Mode.HYBRID, Mode.SFRAME)]
     surefoot(*WORDS, "--prove")
     surefoot(*WORDS, "--strict")
     assert target.proved == 2

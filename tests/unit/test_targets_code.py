@@ -9,7 +9,7 @@ import pytest
 
 from linux_memory import NUMBERS, SYMBOLS, FakeProgram, Kernel, no_mechanisms
 from surefoot.errors import Inconsistent
-from surefoot.targets.code import Piece, build_code, changed_words, live_words
+from surefoot.targets.code import Piece, build_code, changed_words, compare_text, live_words
 from surefoot.targets.imagetables import FunctionColumns, empty_rules
 from surefoot.targets.layouts import KernelLayout
 from surefoot.targets.names import NameColumn
@@ -45,9 +45,9 @@ def test_changed_words_are_given_at_run_time_addresses() -> None:
     live = image.copy()
     live[[3, 50]] = 0xFFFF, 0xD420_0080  # the second is a kprobe's BRK
     bias = 0x1000
-    found = changed_words(known, [(TEXT, image)], [(TEXT + bias, live[:60])], bias)
+    found = changed_words(compare_text(known, [(TEXT, image)], [(TEXT + bias, live[:60])], bias), bias)
     assert found.tolist() == [TEXT + bias + 12, TEXT + bias + 200]
-    beyond = changed_words(known, [(TEXT, image[:10])], [(TEXT + 40, live)], 0)
+    beyond = changed_words(compare_text(known, [(TEXT, image[:10])], [(TEXT + 40, live)], 0), 0)
     assert beyond.size == 0
 
 

@@ -5,20 +5,28 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from linux_memory import SYMBOLS, Kernel, no_mechanisms
+from surefoot.dtypes import Addr
 from surefoot.errors import Inconsistent, Unavailable
 from surefoot.image.model import Text
+from surefoot.proof.compact import KeptProof, join_kept, nothing_kept
+from surefoot.proof.verdicts import NO_PROOFS, Verdict
 from surefoot.targets.dumpfile import CpuRegisters
 from surefoot.targets.imagetables import FunctionColumns, empty_rules
 from surefoot.targets.kerneltables import KernelTables
 from surefoot.targets.linux import LinuxTarget
 from surefoot.targets.names import NameColumn
 from surefoot.targets.vmcoreinfo import parse_vmcoreinfo
-from surefoot.unwind.state import StackKind, Start
+from surefoot.unwind import walker
+from surefoot.unwind.code import CodeMap
+from surefoot.unwind.context import Mode
+from surefoot.unwind.state import Source, StackKind, Start
 
 TEXT = 0xFFFF_8000_8001_0000
 
@@ -203,3 +211,59 @@ def test_corrupt_memory_never_raises() -> None:
         capture.tasks.check(capture.stacks)
         capture.stacks.check()
         capture.info.check()
+
+
+class _Proofs:
+    """Offers what `prove_boundaries` uses of a `CodeProofs`."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+        self.notes = ["one.ko: its rules cannot be proved"]
+        self.proof = nothing_kept()
+
+    def ask(self, addr: Addr) -> None:
+        """Prove one instruction at each address."""
+        self.asked.append(addr.tolist())
+        codes = np.full(addr.size, Verdict.PROVEN, dtype=np.uint8)
+        self.proof = join_kept([self.proof, KeptProof(addr, addr + np.uint64(4), codes, codes)])
+
+    def forget(self) -> None:
+        """Do nothing."""
+
+
+def _walked(*boundaries: int) -> Any:
+    """Give traces with these exception boundaries, and a frame that is none."""
+    pc = np.array([*boundaries, 4], dtype=np.uint64)
+    return SimpleNamespace(pc=pc, source=np.array([Source.REGS] * len(boundaries) + [Source.FRAME]))
+
+
+def test_walks_and_proofs_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A boundary that is crossed reveals the next one; what was asked before is not asked again."""
+    target, made = _target(_kernel()), _Proofs()
+    monkeypatch.setattr(target, "_code_proofs", lambda: made)
+
+    def walk(code: CodeMap, *_columns: object, mode: Mode) -> Any:
+        crossed = code.proofs.verdict(np.array([0x100, 0x200], dtype=np.uint64)) == Verdict.PROVEN
+        if mode is Mode.SFRAME:
+            return _walked(0x300)
+        return _walked(0x100, *([0x200] if crossed[0] else []))
+
+    monkeypatch.setattr(walker, "walk", walk)
+    capture = target.capture()
+    assert capture.code.proofs is NO_PROOFS
+    proved = target.prove_boundaries(capture, (Mode.HYBRID, Mode.SFRAME))
+    assert made.asked == [[0x100, 0x300], [0x200]]
+    where = np.array([0x100, 0x104, 0x200, 0x300], dtype=np.uint64)
+    answers = [Verdict.PROVEN, Verdict.UNPROVEN, Verdict.PROVEN, Verdict.PROVEN]
+    assert proved.code.proofs.verdict(where).tolist() == answers
+    assert proved.notes[-1:] == ("one.ko: its rules cannot be proved",)
+    assert target.prove_boundaries(proved) is proved
+
+
+def test_walks_without_boundaries_ask_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Yet the walk is told that proofs are at hand: none is crossed unproved."""
+    target, made = _target(_kernel()), _Proofs()
+    monkeypatch.setattr(target, "_code_proofs", lambda: made)
+    capture = target.capture()
+    assert target.prove_boundaries(capture).code.proofs is not NO_PROOFS
+    assert made.asked == []

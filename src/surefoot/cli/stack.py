@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from surefoot.report.style import Style
     from surefoot.targets.capture import Capture
     from surefoot.targets.linux import LinuxTarget
+    from surefoot.unwind.context import Mode
 
 __all__ = ["output_style", "stack", "write_text"]
 
@@ -60,7 +61,9 @@ class _Wish(NamedTuple):
 )
 @click.option("--unreliable", is_flag=True, help="Show only the tasks whose trace is not certain.")
 @click.option("--lines", is_flag=True, help="Show source lines (loads the debug information: slower).")
-@click.option("--prove", is_flag=True, help="Prove the kernel's rules; cross exception boundaries where they hold.")
+@click.option(
+    "--prove", is_flag=True, help="Prove the rules of all code, not only those that exceptions interrupted; keep it."
+)
 @click.option(
     "--strict", is_flag=True, help="Accept rules only where they are proved, at every frame (implies --prove)."
 )
@@ -87,6 +90,9 @@ def stack(
     a verdict: RELIABLE, or UNRELIABLE with the reason and the place. At the end a table compares the kernel's
     own walk (fp) with the hybrid walk.
 
+    Where an exception interrupted a function, its unwind rules are proved against the code that runs, and the walk
+    goes on only if the rule at that very instruction is proved. Proofs are kept in the cache folder.
+
     Exit status: 0 if all stacks shown are reliable in the chosen mode, 1 if one is not, 2 if there is no answer.
     """
     from surefoot.targets.cache import TableCache
@@ -100,6 +106,7 @@ def stack(
         capture = target.capture(pids or None)
         if snapshot is not None:
             _record(capture, snapshot)
+        capture = target.prove_boundaries(capture, modes=_proved_modes(mode))
         report = _report(target, capture, wish)
     if held.json:
         from surefoot.report.stack_json import stack_json
@@ -108,6 +115,13 @@ def stack(
     else:
         _write(report, output_style(held), quiet=held.quiet)
     return Exit.WELL if report.reliable else Exit.NO
+
+
+def _proved_modes(mode: str) -> tuple[Mode, ...]:
+    """Give the modes of a report in which walks ask for proofs."""
+    from surefoot.unwind.context import Mode
+
+    return (Mode.HYBRID, Mode.SFRAME) if mode == Mode.SFRAME.value else (Mode.HYBRID,)
 
 
 def _report(target: LinuxTarget, capture: Capture, wish: _Wish) -> StackReport:

@@ -9,6 +9,7 @@ arch/arm64/kernel/pi/{patch-scs,relocate}.c, arch/arm64/include/asm/runtime-cons
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -24,7 +25,7 @@ from surefoot.image.tables import Alternatives, alternatives, jump_table, patch_
 from surefoot.isa.branches import BRK_KPROBE, MOV_X9_X30, NOP, branch_target, is_adrp, is_b, is_bl
 from surefoot.isa.fields import adrp_target, matches
 
-__all__ = ["Change", "Differences", "Mechanisms", "compare", "mechanisms"]
+__all__ = ["TRANSPARENT", "Change", "Differences", "Mechanisms", "compare", "join_differences", "mechanisms"]
 
 _SCS_PAIRS: Final = ((0xD503_233F, 0xF800_865E), (0xD503_23BF, 0xF85F_8E5E))
 """PACIASP -> str x30, [x18], #8 and AUTIASP -> ldr x30, [x18, #-8]!."""
@@ -56,6 +57,11 @@ class Change(IntEnum):
     """Pointer authentication turned into shadow call stack pushes and pops at boot."""
     RELOCATED = 9
     """The image has no final word here: a relocation of a module, or an address in position-independent text."""
+
+
+TRANSPARENT: Final = (Change.PATCH_SITE, Change.OPS_LITERAL, Change.KPROBE)
+"""Changes after which the function goes on as if the original word had run: the handlers of ftrace and kprobes
+restore every register (arch/arm64/kernel/entry-ftrace.S, arch/arm64/kernel/probes)."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,19 @@ class Differences:
         """Addresses of the words that no known mechanism wrote, (u,) uint64, ascending."""
         found: Addr = self.addr[self.cause == Change.OTHER]
         return found
+
+
+def join_differences(parts: Sequence[Differences]) -> Differences:
+    """Give all differences in ascending order."""
+    if not parts:
+        nothing = np.zeros(0, dtype=np.uint32)
+        return Differences(np.zeros(0, dtype=np.uint64), nothing, nothing, np.zeros(0, dtype=np.uint8))
+    addr = np.concatenate([part.addr for part in parts])
+    order = np.argsort(addr, kind="stable")
+    columns = ("image", "live", "cause")
+    return Differences(
+        addr[order], *(np.concatenate([getattr(part, name) for part in parts])[order] for name in columns)
+    )
 
 
 def mechanisms(image: Image) -> Mechanisms:

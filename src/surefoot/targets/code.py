@@ -14,7 +14,7 @@ import numpy as np
 from surefoot.dtypes import Addr, Insn
 from surefoot.errors import SurefootError
 from surefoot.image.binary import Image
-from surefoot.image.livetext import Change, Mechanisms, compare, mechanisms
+from surefoot.image.livetext import Change, Differences, Mechanisms, compare, join_differences, mechanisms
 from surefoot.metadata.rules import RuleTable, concatenate
 from surefoot.targets.cache import TableCache
 from surefoot.targets.imagetables import FunctionColumns, empty_rules, function_columns
@@ -27,11 +27,47 @@ from surefoot.targets.names import NameColumn
 from surefoot.targets.reading import DrgnMemory
 from surefoot.unwind.code import CodeMap, Functions, TextWords
 
-__all__ = ["Piece", "build_code", "changed_words", "kernel_piece", "live_words", "module_piece"]
+__all__ = [
+    "Piece",
+    "Provable",
+    "build_code",
+    "changed_words",
+    "compare_text",
+    "kernel_piece",
+    "live_words",
+    "module_piece",
+]
 
 _CHUNK = 1 << 21
 """Size of the pieces in which text is read where it cannot be read whole."""
 _PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Provable:
+    """What a proof of the code of one image starts from; addresses are the image's, as `differ` has them.
+
+    Attributes:
+        build_id: of the image.
+        bias: what the target's addresses are above the image's.
+        rules: a table from `for_lookup`.
+        ranges: (address, words) of the image's code.
+        live: (address, words) of what the target has there, and of code of which the image has no words.
+        gone: (address, words) of code that the target has freed.
+        differ: words of `live` that differ from `ranges`.
+        module: the image, placed, if it is a module.
+        relocated: (r,) uint64, sorted, where a module's file has no final word.
+    """
+
+    build_id: str
+    bias: int
+    rules: RuleTable
+    ranges: Sequence[tuple[int, Insn]]
+    live: Sequence[tuple[int, Insn]]
+    gone: Sequence[tuple[int, Insn]]
+    differ: Differences
+    module: Image | None
+    relocated: Addr
 
 
 @dataclass(frozen=True)
@@ -44,12 +80,14 @@ class Piece:
         text: (address, words) of the executable ranges as they are in the target, or were before it freed them.
         changed: (c,) uint64, words that differ from the image's in a way that no known mechanism of the kernel
             explains; ascending.
+        provable: for proofs; None without rules.
     """
 
     functions: FunctionColumns
     rules: RuleTable | None
     text: Sequence[tuple[int, Insn]]
     changed: Addr
+    provable: Provable | None = None
 
 
 def live_words(memory: DrgnMemory, addr: int, size: int) -> list[tuple[int, Insn]]:
@@ -69,7 +107,9 @@ def live_words(memory: DrgnMemory, addr: int, size: int) -> list[tuple[int, Insn
     return found
 
 
-def kernel_piece(memory: DrgnMemory, kernel: KernelTables, bias: int, freed: tuple[int, int] | None) -> Piece:
+def kernel_piece(
+    memory: DrgnMemory, kernel: KernelTables, bias: int, freed: tuple[int, int] | None, build_id: str
+) -> Piece:
     """Give the code of the kernel image.
 
     Code that the kernel has freed after boot stays known, with the words of the image: the boot CPU's idle task
@@ -81,22 +121,27 @@ def kernel_piece(memory: DrgnMemory, kernel: KernelTables, bias: int, freed: tup
         kernel: the image's tables.
         bias: KASLR offset.
         freed: link addresses [low, high) of what has been freed, None while the kernel boots.
+        build_id: of the image.
     """
     low, high = freed or (0, 0)
     gone = [(addr + bias, words) for addr, words in kernel.text.ranges if low <= addr < high]
     kept = [(addr, words) for addr, words in kernel.text.ranges if not low <= addr < high]
     text = [part for addr, words in kept for part in live_words(memory, addr + bias, 4 * words.size)]
-    changed = changed_words(kernel.mechanisms, kept, text, bias)
-    rules = None if kernel.rules is None else kernel.rules.shifted(bias)
-    return Piece(kernel.functions.shifted(bias), rules, text + gone, changed)
+    differ = compare_text(kernel.mechanisms, kept, text, bias)
+    functions, changed = kernel.functions.shifted(bias), changed_words(differ, bias)
+    if kernel.rules is None:
+        return Piece(functions, None, text + gone, changed)
+    live = [(addr - bias, words) for addr, words in text]
+    freed_code = [(addr - bias, words) for addr, words in gone]
+    nowhere = np.zeros(0, dtype=np.uint64)
+    provable = Provable(build_id, bias, kernel.rules, kept, live, freed_code, differ, None, nowhere)
+    return Piece(functions, kernel.rules.shifted(bias), text + gone, changed, provable)
 
 
-def changed_words(
+def compare_text(
     known: Mechanisms, ranges: Sequence[tuple[int, Insn]], text: Sequence[tuple[int, Insn]], bias: int
-) -> Addr:
-    """Give the run-time addresses of live words that no known mechanism explains.
-
-    A kprobe's BRK counts as unexplained: the instruction under it is not at hand here.
+) -> Differences:
+    """Compare live words with those of an image.
 
     Args:
         known: where the image may change.
@@ -105,7 +150,7 @@ def changed_words(
         bias: what the target's addresses are above the image's.
 
     Returns:
-        (c,) uint64, ascending. Words that could not be read are not judged.
+        the words that differ, by the image's addresses. Words that could not be read are not judged.
     """
     found = []
     for start, live in text:
@@ -114,10 +159,24 @@ def changed_words(
             low, high = max(addr, base), min(addr + 4 * live.size, base + 4 * words.size)
             if low < high:
                 part = words[(low - base) // 4 : (high - base) // 4]
-                differ = compare(low, part, live[(low - addr) // 4 : (high - addr) // 4], known)
-                found.append(differ.addr[(differ.cause == Change.OTHER) | (differ.cause == Change.KPROBE)])
-    nothing = np.zeros(0, dtype=np.uint64)
-    return np.sort(np.concatenate([nothing, *found])) + np.uint64(bias % 2**64)
+                found.append(compare(low, part, live[(low - addr) // 4 : (high - addr) // 4], known))
+    return join_differences(found)
+
+
+def changed_words(differ: Differences, bias: int) -> Addr:
+    """Give the run-time addresses of live words that no known mechanism explains.
+
+    A kprobe's BRK counts as unexplained: the instruction under it is not at hand here.
+
+    Args:
+        differ: what differs, by the image's addresses.
+        bias: what the target's addresses are above the image's.
+
+    Returns:
+        (c,) uint64, ascending.
+    """
+    unexplained = (differ.cause == Change.OTHER) | (differ.cause == Change.KPROBE)
+    return np.sort(differ.addr[unexplained] + np.uint64(bias % 2**64))
 
 
 def module_piece(
@@ -147,10 +206,15 @@ def _from_file(memory: DrgnMemory, module: LoadedModule, image: Image, cache: Ta
     table = None if rules is None else rules.placed(bases).for_lookup()
     text = _module_text(memory, module)
     if not text:  # before v6.4 the blocks are not known: read what the file calls code
-        ranges = [(addr, 4 * words.size) for addr, words in placed.text.ranges]
-        text = [part for addr, size in ranges for part in live_words(memory, addr, size)]
-    changed = changed_words(mechanisms(placed), placed.text.ranges, text, 0)
-    return Piece(function_columns(placed), table, text, changed)
+        wanted = [(addr, 4 * words.size) for addr, words in placed.text.ranges]
+        text = [part for addr, size in wanted for part in live_words(memory, addr, size)]
+    known, ranges = mechanisms(placed), placed.text.ranges
+    differ = compare_text(known, ranges, text, 0)
+    functions, changed = function_columns(placed), changed_words(differ, 0)
+    if table is None:
+        return Piece(functions, None, text, changed)
+    provable = Provable(image.build_id, 0, table, ranges, text, [], differ, placed, known.relocated)
+    return Piece(functions, table, text, changed, provable)
 
 
 def build_code(pieces: Sequence[Piece], labels: dict[str, int]) -> CodeMap:

@@ -6,7 +6,7 @@ that were worked out once from debug information and are kept by build-id, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +16,13 @@ import numpy as np
 
 from surefoot.dtypes import Addr
 from surefoot.errors import Unavailable
+from surefoot.proof.verdicts import NO_PROOFS
 from surefoot.targets.cache import TableCache
 from surefoot.targets.capture import Capture
-from surefoot.targets.code import build_code, kernel_piece, module_piece
+from surefoot.targets.code import Provable, build_code, kernel_piece, module_piece
 from surefoot.targets.dumpfile import CpuRegisters
 from surefoot.targets.gather import describe, gather, stacks_of_cpu, task_stacks
+from surefoot.targets.imagetables import find_symbol
 from surefoot.targets.kerneltables import KernelTables
 from surefoot.targets.modulefiles import ModuleFiles
 from surefoot.targets.modules import LoadedModule, list_modules
@@ -29,13 +31,14 @@ from surefoot.targets.reading import DrgnMemory, u32_at
 from surefoot.targets.tasks import Cpu, RawTask, list_tasks, online_cpus
 from surefoot.targets.vmcoreinfo import VmcoreInfo
 from surefoot.unwind.code import CodeMap
-from surefoot.unwind.state import StackKind
+from surefoot.unwind.context import Mode
+from surefoot.unwind.state import Source, StackKind
 
 if TYPE_CHECKING:
     from drgn import Program
 
     from surefoot.image.binary import Image
-    from surefoot.targets.proofs import PlacedProof
+    from surefoot.targets.proofs import CodeProofs, ProofStore
 
 __all__ = ["LinuxTarget", "SourceLine"]
 
@@ -103,7 +106,8 @@ class LinuxTarget:
         self._files = ModuleFiles(modules_dir)
         self._cache = cache
         self._code: tuple[CodeMap, tuple[str, ...]] | None = None
-        self._proofs: PlacedProof | None = None
+        self._proofs: ProofStore | None = None
+        self._provable: list[tuple[str, Provable]] = []
         self._modules: tuple[list[LoadedModule], list[str]] | None = None
         self._has_debug_info = False
 
@@ -125,28 +129,83 @@ class LinuxTarget:
         self._modules = None
 
     def prove(self) -> None:
-        """Let walks ask for proofs: captures from now on hold them. What is not the kernel image's stays unproven.
-
-        Raises:
-            InputError: one of the image's own tables is damaged.
-        """
-        from surefoot.image.files import open_image
-        from surefoot.targets.proofs import load_proof
-
+        """Let walks ask for proofs: captures from now on hold those of all code, modules included."""
         code, notes = self._read_code()
-        if self.tables.rules is not None:
-            if self._proofs is None:
-                self._proofs = load_proof(open_image(self._vmlinux), self.tables.rules, self.bias, self._cache)
-            self._code = replace(code, proofs=self._proofs), notes
+        proofs = self._code_proofs()
+        proofs.ask_all()
+        proofs.forget()
+        self._code = replace(code, proofs=proofs.proof), (*notes, *proofs.notes)
+
+    def prove_boundaries(self, capture: Capture, modes: Collection[Mode] = (Mode.HYBRID,)) -> Capture:
+        """Prove what walks need: the functions that exceptions interrupted.
+
+        Crossing one exception boundary can reveal another; so walks and proofs take turns until nothing is new.
+
+        Args:
+            capture: of this target, its code as it is in the target still.
+            modes: in which the tasks will be walked.
+
+        Returns:
+            the capture with proofs at the exception boundaries of these walks. Where all code is proved already, it
+            is the same.
+        """
+        from surefoot.targets.proofs import AskedProofs, no_answers
+        from surefoot.unwind.walker import walk
+
+        if capture.code.proofs is not NO_PROOFS:
+            return capture
+        proofs, answers = self._code_proofs(), no_answers()
+        while True:  # each round asks about addresses that are new
+            code = replace(capture.code, proofs=answers)
+            walks = (walk(code, capture.stacks, capture.tasks, capture.layout, mode=mode) for mode in modes)
+            found = [traces.pc[traces.source == Source.REGS] for traces in walks]
+            asked = np.unique(np.concatenate([answers.asked, *found]))
+            if asked.size == answers.asked.size:
+                break
+            proofs.ask(np.setdiff1d(asked, answers.asked))
+            answers = AskedProofs(proofs.proof, asked)
+        proofs.forget()
+        return replace(capture, code=code, notes=(*capture.notes, *proofs.notes))
+
+    def _code_proofs(self) -> CodeProofs:
+        """Give the proofs of the code as it was last read."""
+        from surefoot.audit.moduletext import NORETURN
+        from surefoot.image.files import open_image
+        from surefoot.targets.proofs import CodeProofs, ImageProofs, Outside, ProofStore
+
+        self._read_code()
+        if self._proofs is None:
+            self._proofs = ProofStore(self._cache)
+        identity = f"{self.info.build_id}.{self.bias}.{','.join(NORETURN)}"
+        outside, found = Outside(identity, self._never_return), []
+        for name, source in self._provable:
+            placed = source.module
+
+            def image(placed: Image | None = placed) -> Image:
+                return open_image(self._vmlinux) if placed is None else placed
+
+            found.append((name, ImageProofs(source, self._proofs, image, None if placed is None else outside)))
+        return CodeProofs(found)
+
+    def _never_return(self) -> Addr:
+        """Give the run-time addresses of the kernel's functions that are known never to return."""
+        from surefoot.audit.moduletext import NORETURN
+        from surefoot.image.files import open_image
+
+        symbols = open_image(self._vmlinux).symbols
+        found = [addr for name in NORETURN if (addr := find_symbol(symbols, name)) is not None]
+        return np.array(found, dtype=np.uint64) + np.uint64(self.bias % 2**64)
 
     def _read_code(self) -> tuple[CodeMap, tuple[str, ...]]:
         """Give the code and notes on what is missing of it."""
         if self._code is None:
-            pieces = [kernel_piece(self.memory, self.tables, self.bias, self._freed())]
+            pieces = [kernel_piece(self.memory, self.tables, self.bias, self._freed(), self.info.build_id)]
             notes = []
+            provable = [(self._vmlinux.name, pieces[0].provable)]
             for module in self.modules:
                 piece, note = module_piece(self.memory, self.tables.layout, module, self._files, self._cache)
                 pieces.append(piece)
+                provable.append((f"module {module.name}", piece.provable))
                 if note:
                     notes.append(note)
             notes += self._modules[1] if self._modules else []
@@ -156,6 +215,7 @@ class LinuxTarget:
                 notes.append("the kernel image has no unwind metadata: only frame records are followed")
             labels = {name: (addr + self.bias) % 2**64 for name, addr in self.tables.labels.items()}
             self._code = build_code(pieces, labels), tuple(notes)
+            self._provable = [(name, source) for name, source in provable if source is not None]
         return self._code
 
     def _freed(self) -> tuple[int, int] | None:
