@@ -245,6 +245,7 @@ class _Run:
         self._attempts = 0
         self._tasks = 0
         self._noted = False
+        self._stuck = False
         self._partly: PartlyWritten | None = None
         self._pauses: list[float] = []
 
@@ -319,7 +320,8 @@ class _Run:
         try:
             return self._while_paused(ready, ran=ran)
         except PartlyWritten:
-            stay = True
+            # The eight bytes before a function alone are read by nobody, and the target may run on.
+            stay = stay or self.state() is PatchState.PARTIAL
             raise
         finally:
             if stay:
@@ -332,7 +334,12 @@ class _Run:
         try:
             self._guest.resume()
         except BaseException:
-            self._guest.resume()
+            try:
+                self._guest.resume()
+            except BaseException:
+                self._stuck = True
+                self._guest.release()
+                raise
             raise
 
     def _while_paused(self, ready: _Ready, *, ran: bool) -> _Attempt:
@@ -412,12 +419,17 @@ class _Run:
         problem = self.note(state)
         if self._partly is not None and state is PatchState.PARTIAL:
             parts.append("the guest stays paused")
+        elif self._partly is not None:
+            parts.append(f"what is left is read by nobody: the patch is {state}")
+            hint = ""
         elif state is self._change.goal:
             parts.append(f"the patch is {state} all the same")
         elif state is PatchState.PARTIAL:
             parts.append("the patch is in force in part, as it was before")
         else:
             parts.append(f"nothing is written: the patch is {state}")
+        if self._stuck:
+            parts.append("the guest stays paused, for it could not be resumed: try `surefoot vm resume`")
         parts += [text for text in (hint, problem) if text]
         figures = self._summary() if self._pauses else {}
         return self._event(EventKind.FAILED, state, tasks, ". ".join(parts), figures)
