@@ -159,10 +159,21 @@ def test_events_that_count_nothing_leave_the_count(kind: EventKind) -> None:
 
 def test_nobody_left_is_believed_of_those_who_cross_only() -> None:
     """An event that did not count has a zero there, and the transition is not over."""
-    turned = Event(EventKind.REVERSED, "p", PatchState.REVERTING, 2.0)
-    progress = _after(_crossed(1.0, patch_fake.RUNNING, left=7), turned)
+    forced = Event(EventKind.FORCED, "p", PatchState.APPLYING, 2.0)
+    progress = _after(_crossed(1.0, patch_fake.RUNNING, left=7), forced)
     assert progress.left == 7
     assert _after(_crossed(1.0, patch_fake.RUNNING, left=7), _crossed(2.0, patch_fake.UNRELIABLE, left=0)).left == 0
+
+
+@pytest.mark.parametrize("kind", [EventKind.REVERSED, EventKind.FAILED, EventKind.CROSSED])
+def test_who_held_up_one_direction_does_not_hold_up_the_other(kind: EventKind) -> None:
+    """Tasks that have not gone over are on the side already to which a transition turns round."""
+    before = [_crossed(1.0, patch_fake.UNRELIABLE, left=1), _blocked(2.0, patch_fake.ON_STACK)]
+    progress = _after(*before, Event(kind, "p", PatchState.REVERTING, 3.0, left=1))
+    assert progress.blockers == []
+    assert progress.recent == []
+    assert progress.reversed
+    assert (progress.total, progress.left) == (1, 1)
 
 
 def test_work_without_a_name_ends_with_the_first_name() -> None:

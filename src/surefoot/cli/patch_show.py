@@ -197,7 +197,8 @@ class Job:
             hint = f"it goes on by itself: {ask.replace('status', 'watch')}"
         elif state is PatchState.PARTIAL:
             hint = f"look at it before anything else: {ask}"
-        _complain(f"interrupted: {state_words(name, state)}{'. ' if said else ''}{said}", hint)
+        first = "" if said.lower().startswith("interrupted") else "interrupted: "
+        _complain(f"{first}{state_words(name, state)}{'. ' if said else ''}{said}", hint)
 
     def _ask(self, backend: Backend | None, name: str) -> PatchState | None:
         """Ask the target where a patch stands; None if it cannot be told."""

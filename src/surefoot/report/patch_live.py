@@ -22,7 +22,7 @@ from rich.text import Text
 from surefoot.patch.events import Event, EventKind, Hold, PatchState, TaskState
 from surefoot.report.patch_progress import HOWS, MOVING, Blocker, Progress
 from surefoot.report.patch_text import Group as Alike
-from surefoot.report.patch_text import count, event_words, groups, held_by, seconds, task_name
+from surefoot.report.patch_text import count, groups, held_by, seconds, task_name
 from surefoot.report.style import Glyphs, printable
 
 __all__ = ["LiveView"]
@@ -89,7 +89,7 @@ class LiveView:
         """Add an event to what is shown from now on."""
         with self._lock:
             self.progress.take(event)
-            self._words = event_words(event)
+            self._words = printable(event.message)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
         """Draw the view as it is now."""

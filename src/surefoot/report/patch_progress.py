@@ -139,6 +139,8 @@ class Progress:
     def take(self, event: Event) -> None:
         """Add an event."""
         figures = event.figures
+        if event.patch == self.patch and {event.state, self.state} == MOVING:
+            self._turn()
         self.last, self.elapsed_s, self.state = event, event.elapsed_s, event.state
         self.patch = event.patch or self.patch
         if event.patch:
@@ -162,6 +164,13 @@ class Progress:
         self.reversed |= event.kind is EventKind.REVERSED
         self._take_tasks(event)
         self._count(event)
+
+    def _turn(self) -> None:
+        """The transition goes the other way: who held it up has gone over already, and the others have not."""
+        self._crossed.clear()
+        self._blockers.clear()
+        self.hows.clear()
+        self.total, self.left, self.reversed = 0, 0, True
 
     def _take_pause(self, event: Event) -> None:
         """Count a pause once, although several events of an attempt may tell of it."""
