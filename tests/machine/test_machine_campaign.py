@@ -42,6 +42,15 @@ def test_the_hybrid_walk_is_never_wrong(outcome: Outcome) -> None:
     assert total["exact"] > 5_000
 
 
+def test_shadow_call_stacks_make_no_difference() -> None:
+    """The build that returns by its shadow call stack is walked as soundly, with both tracers on."""
+    found = run_job(Job(Variant.SCS, 3, 7, 5_000, 8), [Contender.HYBRID])
+    total = found.total(Contender.HYBRID)
+    assert total["wrong_reliable"] == 0
+    assert total["exact"] > 2_000
+    assert found.unexcused <= 0.005 * total["tried"]
+
+
 def test_refusals_are_where_they_should_be(outcome: Outcome) -> None:
     """Outside entry code, trampolines and bare assembly at most half a percent is refused without an excuse."""
     assert outcome.unexcused <= 0.005 * _tried_elsewhere(outcome)
@@ -116,7 +125,8 @@ def test_plans_give_every_boundary_to_one_job() -> None:
     assert sum(job.boundaries for job in jobs) == 900_000
     assert len({job.name for job in jobs}) == len(jobs)
     assert jobs == plan(900_000, seed=3, tracings=(0, 1, 2, 3))
-    assert {job.variant for job in jobs} == {Variant.SFRAME, Variant.CFI}
+    assert {job.variant for job in jobs} == set(Variant)
+    assert {job.variant for job in plan(40_000, seed=3, tracings=(0, 1, 2, 3))} == set(Variant)
 
 
 def test_a_stale_link_register_is_caught() -> None:
