@@ -397,8 +397,8 @@ def test_a_connection_lost_for_good_is_told_with_what_is_written(at: int, *, aft
     for write in guest.journal.writes:
         is_written = guest.read(write.address, len(write.new)) == write.new
         assert (f"at {write.address:#x}" in last.message) == is_written
-    assert "stays paused" in last.message
-    assert "surefoot patch revert" in last.message
+    if last.state is PatchState.PARTIAL:
+        assert "surefoot patch revert" in last.message
     found = recover(Journal.from_text(guest.kept[-1]), guest.read)
     assert found.state is last.state
 
