@@ -302,12 +302,8 @@ class _Run:
     def _try(self, ready: _Ready) -> _Attempt:
         """Make one attempt, without interruption by the user."""
         self._attempts += 1
-        try:
-            with self._guest.shield():
-                attempt = self._attempt(ready)
-        except PartlyWritten as error:
-            self._partly = error
-            raise
+        with self._guest.shield():
+            attempt = self._attempt(ready)
         self._pauses.append(1e3 * self._guest.paused_s)
         self._tasks = int(attempt.figures.get("tasks", self._tasks))
         attempt.figures |= {"attempt": float(self._attempts), "pause_ms": self._pauses[-1]}
@@ -319,7 +315,8 @@ class _Run:
         stay = not ran
         try:
             return self._while_paused(ready, ran=ran)
-        except PartlyWritten:
+        except PartlyWritten as error:
+            self._partly = error
             # The eight bytes before a function alone are read by nobody, and the target may run on.
             stay = stay or self.state() is PatchState.PARTIAL
             raise
@@ -417,6 +414,8 @@ class _Run:
             return self._event(EventKind.FAILED, PatchState.ABSENT, message=". ".join(parts))
         state = self.state()
         problem = self.note(state)
+        if self._partly is not None and str(self._partly) != why:
+            parts.append(str(self._partly))
         if self._partly is not None and state is PatchState.PARTIAL:
             parts.append("the guest stays paused")
         elif self._partly is not None:
