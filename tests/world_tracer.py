@@ -14,7 +14,7 @@ from world import Function, Op, call, framed, nops, without_rules
 from world_cases import start
 from world_cpu import Cpu, Entry
 
-__all__ = ["GRAPH", "hooked", "preempted", "start_tracer"]
+__all__ = ["GRAPH", "HOOKS", "hooked", "preempted", "start_tracer", "tracer"]
 
 REGS: Final = 112
 _FP, _LR, _PC = 80, 88, 104
@@ -138,5 +138,5 @@ def start_tracer(
 
 
 def preempted() -> list[Op]:
-    """A tracer whose end is a place where the task is switched out."""
-    return [*GRAPH, *call("preempt_schedule_notrace")]
+    """A tracer whose end is a place where the task is switched out, but for interrupts."""
+    return [*GRAPH, Op("cbz", (2, lambda cpu: cpu.on_irq_stack)), *call("preempt_schedule_notrace"), *nops(1)]
