@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -251,6 +252,34 @@ def test_a_closed_pipe_closes_the_generator(opened: Opened, monkeypatch: pytest.
     monkeypatch.setattr("surefoot.cli.main._close_stdout", lambda: None)
     assert run(["patch", "apply", "p", *ON]) == Exit.PIPE_CLOSED
     assert opened.fake.ended == ["closed"]
+
+
+@pytest.mark.parametrize("at", [1, 4])
+def test_an_error_on_the_way_tells_the_state(
+    opened: Opened, capsys: Capture, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Of the disk for the output, or of the way: the target is asked where it stands."""
+    opened.fake.statuses = [Status("cmdline", PatchState.APPLYING)]
+    opened.fake.raises = (at, TargetError("no answer"))
+    assert run(["patch", "apply", "p", *ON]) == Exit.BAD
+    err = capsys.readouterr().err
+    assert err.startswith("surefoot: broken off: cmdline is in transition to the new code\nsurefoot: no answer\n")
+
+    shown: list[Event] = []
+
+    def full(job: patch_show.Job, event: Event) -> None:
+        shown.append(event)
+        if len(shown) > at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        job.progress.take(event)
+
+    opened.fake.raises = None
+    monkeypatch.setattr(patch_show.Job, "_line", full)
+    assert run(["patch", "apply", "p", *ON]) == Exit.BAD
+    err = capsys.readouterr().err
+    assert "broken off: cmdline is in transition" in err
+    assert "No space left" in err
+    assert opened.fake.ended[-1] == "closed"
 
 
 # Interruptions

@@ -16,6 +16,7 @@ from rich.console import Console
 
 import json_schema
 import patch_fake
+from surefoot.cli.patch import FORCE_WORD
 from surefoot.patch.events import FIGURES, Event, EventKind, Hold, PatchState, Status, TaskState
 from surefoot.report.patch_json import event_json, foremost, status_json
 from surefoot.report.patch_live import LiveView
@@ -257,6 +258,13 @@ def test_the_foremost_patch_is_the_one_to_worry_about() -> None:
         "b", PatchState.APPLIED
     )
     assert foremost([]) is None
+
+
+def test_the_guide_explains_every_hold() -> None:
+    """docs/patch.md explains each, in the order of the code; so it does the word for --force."""
+    guide = (json_schema.SCHEMAS.parent / "patch.md").read_text(encoding="utf-8")
+    assert re.findall(r"^`([a-z_]+)`\n: \S", guide, flags=re.MULTILINE) == [hold.value for hold in Hold]
+    assert f"--force={FORCE_WORD}" in guide
 
 
 # Text

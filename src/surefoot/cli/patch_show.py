@@ -85,6 +85,11 @@ class Job:
             except NotApplied as error:
                 _complain(str(error), error.hint)
                 return Exit.NO
+            except BrokenPipeError:
+                raise
+            except (SurefootError, OSError):
+                self._say_broken_off(backend)
+                raise
             except KeyboardInterrupt:
                 pass
             good = self._is_good()
@@ -199,6 +204,19 @@ class Job:
             hint = f"look at it before anything else: {ask}"
         first = "" if said.lower().startswith("interrupted") else "interrupted: "
         _complain(f"{first}{state_words(name, state)}{'. ' if said else ''}{said}", hint)
+
+    def _say_broken_off(self, backend: Backend | None) -> None:
+        """Say on stderr in which state an error in the middle of a transition left the target."""
+        last = self.progress.last
+        if last is None or last.kind in {EventKind.COMPLETED, EventKind.FAILED} or self.verb == "watch":
+            return
+        name = self.progress.patch or self.name
+        state = self._ask(backend, name)
+        _complain(
+            f"broken off: where {name} stands on {self.target} could not be told"
+            if state is None
+            else f"broken off: {state_words(name, state)}"
+        )
 
     def _ask(self, backend: Backend | None, name: str) -> PatchState | None:
         """Ask the target where a patch stands; None if it cannot be told."""
