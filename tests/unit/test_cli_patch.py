@@ -334,6 +334,25 @@ def test_an_interruption_while_an_event_is_shown(
     assert "cmdline is not in force" in err
 
 
+def test_an_ignored_signal_stays_ignored(opened: Opened) -> None:
+    """Under nohup a lost terminal is nobody's business."""
+    opened.fake.wait = _interrupt_after(3, signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run(["--quiet", "patch", "apply", "p", *ON]) == Exit.WELL
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_ctrl_z_is_refused(opened: Opened, capsys: Capture) -> None:
+    """Stopped in the middle of an attempt, the command would leave its guest paused."""
+    opened.fake.wait = _interrupt_after(3, signal.SIGTSTP)
+    assert run(["--quiet", "patch", "apply", "p", *ON]) == Exit.WELL
+    assert "cannot be suspended" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
+
+
 def test_an_interruption_after_the_last_word_comes_too_late(
     opened: Opened, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

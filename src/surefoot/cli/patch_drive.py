@@ -28,8 +28,10 @@ _FINAL: Final = frozenset({EventKind.COMPLETED, EventKind.FAILED})
 class Interrupts:
     """SIGINT, SIGTERM and SIGHUP as KeyboardInterrupt while a step of the backend runs; elsewhere they wait.
 
+    A signal that is ignored (nohup) stays so. Ctrl-Z is refused: it could stop this program while a guest is paused.
+
     Args:
-        note: says a sentence to the person who presses Ctrl-C again.
+        note: says a sentence to the person at the keyboard.
 
     Attributes:
         count: how many came.
@@ -44,15 +46,16 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for each in _SIGNALS:
-                self._before[each] = signal.signal(each, self._take)
+            for each in (*_SIGNALS, signal.SIGTSTP):
+                if signal.getsignal(each) is not signal.SIG_IGN:
+                    self._before[each] = signal.signal(each, self._take if each in _SIGNALS else self._refuse)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for each, handler in self._before.items():
-            signal.signal(each, cast("signal.Handlers", handler))
+            signal.signal(each, cast("signal.Handlers", signal.SIG_DFL if handler is None else handler))
 
     @property
     def abandoned(self) -> bool:
@@ -70,6 +73,10 @@ class Interrupts:
             raise KeyboardInterrupt
         else:
             self._pending = True
+
+    def _refuse(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._note("this cannot be suspended while it works on its target")
 
     @property
     def delivered(self) -> bool:
