@@ -58,7 +58,9 @@ class Stub:
                 return self.memory[addr - BASE : addr - BASE + size].hex().encode()
             self.memory[addr - BASE : addr - BASE + size] = bytes.fromhex(data.decode())
             return b"OK"
-        return {b"?": b"T05thread:01;", b"D": b"OK", b"c": b"T05thread:01;"}.get(question, b"")
+        return {b"Qqemu.PhyMemMode:1": b"OK", b"?": b"T05thread:01;", b"D": b"OK", b"c": b"T05thread:01;"}.get(
+            question, b""
+        )
 
 
 Server = Callable[[socket.socket], None]
@@ -149,6 +151,9 @@ def test_a_refusal_is_told_apart_from_a_broken_connection() -> None:
         with pytest.raises(GdbRefused):
             client.select("07")
         assert client.stop_reason() == "T05thread:01;"
+        client.use_physical(on=True)
+        with pytest.raises(TargetError, match="physical"):
+            client.use_physical(on=False)  # an empty answer: the stub does not know the question
         client.detach()
 
 

@@ -180,8 +180,18 @@ class GdbClient:
         """
         self._ok(self.ask(b"Hg" + thread.encode(), f"CPU {thread}"), f"CPU {thread}")
 
+    def use_physical(self, *, on: bool) -> None:
+        """Let addresses be physical ones, or virtual ones of the chosen CPU; QEMU's own extension.
+
+        A CPU in user space cannot reach the kernel by virtual addresses. QEMU keeps the mode for later connections.
+
+        Raises:
+            TargetError: the stub does not know the mode.
+        """
+        self._ok(self.ask(f"Qqemu.PhyMemMode:{int(on)}".encode(), "physical addresses"), "physical addresses")
+
     def read(self, addr: int, size: int) -> bytes:
-        """Read memory at virtual addresses of the chosen CPU.
+        """Read memory.
 
         Raises:
             TargetError: it cannot be read.
@@ -198,7 +208,7 @@ class GdbClient:
         return data
 
     def write(self, addr: int, data: bytes) -> None:
-        """Write memory at virtual addresses of the chosen CPU, whatever its page tables allow; in one packet.
+        """Write memory, whatever page tables allow; in one packet.
 
         QEMU throws away the code that it has translated from there (softmmu/physmem.c: invalidate_and_set_dirty),
         which is all that an emulated CPU has in place of an instruction cache.

@@ -6,6 +6,7 @@ the gdbstub, which is asked for only then, because a connection to it pauses the
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -185,35 +186,46 @@ class StoppedGuest:
         """
         if self._monitor is None:
             raise TargetError("a guest that runs is not written to")
-        gdb = self._open_gdb()
+        physical = self._physical(addr)
+        if self.target.prog.read(physical, len(data), physical=True) != self.read(addr, len(data)):
+            raise TargetError(f"the page tables of guest '{self.machine.name}' lead elsewhere from {addr:#x}")
         try:
-            refused: GdbRefused | None = None
-            # A CPU in user space may not have the kernel's text in its page tables: then another is asked.
-            for thread in gdb.threads():
-                try:
-                    gdb.select(thread)
-                    gdb.write(addr, data)
-                except GdbRefused as error:
-                    refused = error
-                else:
-                    return
-            raise refused or TargetError("QEMU's gdbstub names no CPU")
+            self._open_gdb().write(physical, data)
         except GdbRefused:
             raise
         except TargetError:
             self._drop_gdb()  # the next attempt begins with a connection that nobody has spoilt
             raise
 
+    def _physical(self, addr: int) -> int:
+        """Translate an address by the kernel's own page tables: those of a CPU in user space may lack the kernel.
+
+        Raises:
+            TargetError: it is not mapped.
+        """
+        from _drgn import (
+            _linux_helper_follow_phys,
+        )  # what drgn's own follow_phys calls, without a type for its answer
+
+        root = re.search(r"SYMBOL\(swapper_pg_dir\)=([0-9a-f]{1,16})\n", self.target.info.text)
+        try:
+            return int(_linux_helper_follow_phys(self.target.prog, int(root[1], 16) if root else 0, addr))
+        except (LookupError, NotImplementedError, ValueError) as error:
+            raise TargetError(f"{addr:#x} cannot be translated to a physical address: {error}") from error
+
     def _open_gdb(self) -> GdbClient:
         if self._gdb is None:
             with ExitStack() as opened:
                 opened.enter_context(locked(self.machine.folder / _GDB_LOCK))
-                self._gdb = opened.enter_context(GdbClient(self._gdb_socket))
-                self._gdb_held = opened.pop_all()
+                client = opened.enter_context(GdbClient(self._gdb_socket))
+                client.use_physical(on=True)
+                self._gdb, self._gdb_held = client, opened.pop_all()
         return self._gdb
 
     def _drop_gdb(self) -> None:
         if self._gdb is not None:
+            with suppress(TargetError):
+                self._gdb.use_physical(on=False)
             self._gdb = None
             self._gdb_held.close()
 
