@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -9,14 +10,30 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import json_schema
 from surefoot.cli.exits import Exit
+from surefoot.image.files import open_image
+from surefoot.proof.compact import KeptProof
+from surefoot.proof.inputs import code_of
+from surefoot.proof.prove import Open, prove
+from surefoot.proof.verdicts import Verdict
+from surefoot.targets import proofs
+from surefoot.targets.cache import TableCache
+from surefoot.targets.capture import Capture
+from surefoot.targets.linux import LinuxTarget
+from surefoot.targets.proofs import AskedProofs
 from surefoot.targets.vm import kernels, machines
+from surefoot.targets.vmcore import open_vmcore
+from surefoot.unwind.reasons import Reason
+from surefoot.unwind.state import Start
+from surefoot.unwind.walker import walk
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("qemu-system-aarch64", "apt-get", "dpkg")]
 
@@ -77,6 +94,91 @@ def test_threads_are_the_kernels(dump: machines.Dump, answer: dict[str, Any]) ->
         same += frames[-len(wanted) :] == wanted
     assert len(ours.keys() & theirs.keys()) >= 40
     assert same >= 40
+
+
+def test_exception_boundaries_are_crossed_on_proofs_only(answer: dict[str, Any]) -> None:
+    """By default; where there is none, the reason says why, and at least one boundary of all tasks is crossed."""
+    crossed = 0
+    for task in answer["tasks"]:
+        for frame, caller in itertools.pairwise(task["frames"]):
+            if frame["boundary"] and not caller["doubtful"]:
+                crossed += 1
+                assert "proven" in caller["evidence"], (task["pid"], frame["symbol"])
+    assert crossed >= 1
+
+
+@pytest.fixture(scope="module")
+def capture(dump: machines.Dump) -> tuple[LinuxTarget, Capture]:
+    """Give the dump and what a walk needs of it."""
+    target = open_vmcore(dump.path, dump.kernel.vmlinux, dump.kernel.debug_modules, cache=TableCache())
+    return target, target.capture()
+
+
+def _interrupted_at(whole: Capture, addr: int) -> Capture:
+    """Give a capture in which every blocked task is on a CPU instead, and about to run one instruction."""
+    tasks = whole.tasks
+    blocked = tasks.start == Start.BLOCKED
+    start = np.where(blocked, np.uint8(Start.REGS), tasks.start)
+    pc = np.where(blocked, np.uint64(addr), tasks.pc)
+    return replace(whole, tasks=replace(tasks, start=start, pc=pc))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "reason"), [(Verdict.REFUTED, Reason.RULE_REFUTED), (Verdict.UNPROVEN, Reason.RULE_UNPROVEN)]
+)
+def test_a_boundary_whose_rule_does_not_hold_is_not_crossed(
+    capture: tuple[LinuxTarget, Capture], verdict: Verdict, reason: Reason
+) -> None:
+    """Tasks are made to stand at such an instruction of the kernel: unreliable, for that reason, at frame 0."""
+    target, whole = capture
+    rules = target.tables.rules
+    assert rules is not None
+    image = open_image(target._vmlinux)
+    proof = prove(rules, image.text.ranges, code_of(image))
+    high = image.symbols.address_of("_etext") or 0
+    bad = np.flatnonzero((proof.verdicts == verdict) & (proof.open != Open.NOT_REACHED))
+    for at in bad[:: bad.size // 5].tolist():
+        row = int(np.searchsorted(proof.row_first, at, side="right")) - 1
+        linked = int(proof.rules.start[row]) + 4 * (at - int(proof.row_first[row]))
+        if linked >= high:
+            continue
+        made = target.prove_boundaries(_interrupted_at(whole, linked + target.bias))
+        traces = walk(made.code, made.stacks, made.tasks, made.layout)
+        moved = np.flatnonzero(whole.tasks.start == Start.BLOCKED)
+        assert moved.size > 40
+        assert set(traces.reason[moved].tolist()) == {reason}, hex(linked)
+        assert set(traces.reason_frame[moved].tolist()) == {0}
+
+
+def test_proofs_are_kept(capture: tuple[LinuxTarget, Capture], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one run proved, another one of the same kernel does not prove again."""
+    target, whole = capture
+    first = target.prove_boundaries(whole).code.proofs
+    assert isinstance(first, AskedProofs)
+    monkeypatch.setattr(proofs, "prove_functions", None)
+    monkeypatch.setattr(target, "_proofs", None)
+    again = target.prove_boundaries(whole).code.proofs
+    assert isinstance(again, AskedProofs)
+    assert first.verdict(first.asked).tolist() == again.verdict(again.asked).tolist()
+    assert (first.verdict(first.asked) == Verdict.PROVEN).sum() >= 1
+
+
+def test_modules_are_proved_as_they_run(capture: tuple[LinuxTarget, Capture]) -> None:
+    """Most of the instructions of each, and what the prover makes of their files is not contradicted."""
+    target, _ = capture
+    target.prove()
+    kept = target.code.proofs
+    assert isinstance(kept, KeptProof)
+    target.refresh_code()
+    seen = 0
+    for module in target.modules:
+        for low, size in module.text:
+            inside = (kept.start >= np.uint64(low)) & (kept.start < np.uint64(low + size))
+            sizes = (kept.end[inside] - kept.start[inside]).astype(np.int64)
+            good = kept.verdicts[inside] == Verdict.PROVEN
+            seen += int(sizes.sum())
+            assert sizes[good].sum() >= 0.9 * sizes.sum()
+    assert seen > 4 * 5000
 
 
 def test_recovered_addresses_are_marked(answer: dict[str, Any]) -> None:
