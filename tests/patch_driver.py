@@ -19,7 +19,7 @@ __all__ = ["Driver", "drive"]
 _LETTERS: Final = {"pre_patch": "P", "post_patch": "p", "pre_unpatch": "U", "post_unpatch": "u"}
 _LIVES: Final = re.compile(r"(P(p(Up)*U?)?u|Pp(Up)*(?=P|$)|P(?=$)|Pp(Up)*U(?=$))*")
 """Lives of a patched object, the last of them perhaps not over; one without an end was replaced by another patch."""
-_MOST: Final = 3000
+_MOST: Final = 800
 """Events that no operation takes, if everybody is let go."""
 
 
@@ -134,9 +134,15 @@ class Driver:
 
     def resume(self) -> None:
         """Carry on what was left under way."""
-        if self.running is None and self.engine.moving is not None:
-            self.running, self.about = self.engine.resume(), self.engine.moving
+        about = self.engine.moving or self.partial
+        if self.running is None and about is not None:
+            self.running, self.about = self.engine.resume(), about
             self.advance()
+
+    @property
+    def partial(self) -> str | None:
+        """The patch whose start could not be taken back, if any."""
+        return next((item.patch for item in self.engine.status() if item.state is PatchState.PARTIAL), None)
 
     def park(self) -> None:
         """Make a sleeper sleep on, inside a patched function where there is one."""
@@ -170,6 +176,7 @@ class Driver:
             self.resume()
             self.advance(_MOST)
         self._expect(self.engine.moving is None, "a transition does not end although nobody holds it up")
+        self._expect(self.partial is None, "a start that failed cannot be taken back")
         world.steps(200)
         self.at_rest()
 
@@ -244,7 +251,7 @@ class Driver:
         world = self.world
         if not self.tainted:
             self.problems += world.mixes
-        if self.engine.moving is not None or (self.last is not None and self.last.state is PatchState.PARTIAL):
+        if self.engine.moving is not None or self.partial:
             return
         for task in world.tasks_by_pid.values():
             self._expect(task.side is Side.IDLE and not task.pending, f"{task.pid} is left on side {task.side!r}")

@@ -38,7 +38,7 @@ ORIGINAL: Final = ""
 PROGRAMS: Final[dict[str, tuple[str, ...]]] = {
     "pair": ("nop", "call f", "maybe sleep", "call asm", "call g", "ret"),
     "f": ("nop", "maybe sleep", "ret"),
-    "die": ("nop", "call last"),  # the call never returns: its return address is the start of the next function
+    "die": ("nop", "call last"),  # this call never returns
     "g": ("nop", "maybe sleep", "call h", "ret"),
     "h": ("nop", "maybe sleep", "nop", "ret"),
     "m": ("nop", "maybe sleep", "call mm", "ret"),
@@ -156,6 +156,7 @@ class World:
         self.fail_redirect = 0
         self.fail_callbacks: set[str] = set()
         self.interrupt_in: int | None = None
+        self.masked = False
         self.current: Task | None = None
         self.ticks = 0
         self.allowed: set[tuple[str, str, str, str]] = set()
@@ -169,9 +170,9 @@ class World:
     # The code.
 
     def _lay_out(self) -> None:
-        """Put die before f and g, so that the return address of its last call is theirs; all without gaps."""
+        """Put functions behind each other without gaps: the return address of die's last call is h's start."""
         addr = BASE
-        order = ["pair", "die", "g", "f", "h", "m", "mm", "asm", "last", "entry", "kthread", "idle"]
+        order = ["pair", "g", "f", "die", "h", "m", "mm", "asm", "last", "entry", "kthread", "idle"]
         for label in (ORIGINAL, *PATCHES):
             for name in order:
                 touched = label == ORIGINAL or any(f.old == name for _, f in PATCHES[label].functions())
@@ -205,7 +206,7 @@ class World:
 
     def _called(self, effect: Callable[[], Any], *, whole: bool = True) -> Any:
         """Do something for the engine, or be interrupted before or after it; only before if it is not `whole`."""
-        if self.interrupt_in is not None:
+        if self.interrupt_in is not None and not self.masked:
             self.interrupt_in -= 1
             if self.interrupt_in <= 0:
                 self.interrupt_in = None
@@ -314,29 +315,25 @@ class World:
 
     def toggle_module(self) -> bool:
         """Load the module, or unload it if no task is in it; gives whether that was possible."""
-        if "mod" not in self.modules:
-            self.modules.add("mod")
-            try:
-                self.engine.object_coming("mod")
-            except PatchError:
-                self.modules.remove("mod")
-                return False
-            except BaseException:
-                self.modules.remove("mod")
-                raise
-            return True
         used = any(
             MODULE.get(name)
             for task in self.tasks_by_pid.values()
-            for name in (task.target, *(f.code.name for f in task.frames))
+            for name in (task.target, *(frame.code.name for frame in task.frames))
         )
         if used:
             return False
+        self.masked = True
+        here = "mod" in self.modules
         try:
-            self.engine.object_going("mod")
+            self.modules.add("mod")
+            (self.engine.object_going if here else self.engine.object_coming)("mod")
+            here = not here
         except PatchError:
             return False
-        self.modules.remove("mod")
+        finally:
+            self.masked = False
+            if not here:
+                self.modules.remove("mod")
         return True
 
     def steps(self, count: int) -> None:

@@ -111,9 +111,15 @@ class Engine:
         yield from self._guarded(name, Side.UNPATCHED, begin, force=force)
 
     def resume(self, *, force: bool = False) -> Iterator[Event]:
-        """Carry on with the transition that is under way, if any; the rest is as for `apply`."""
-        transition = self._steps.transition
-        if transition is not None:
+        """Carry on with the transition that is under way, or take back what is left of one that failed, if any.
+
+        The rest is as for `apply`.
+        """
+        transition, partial = self._steps.transition, self._steps.partial
+        if partial is not None:
+            self._began = self._clock()
+            yield from self._telling_failure(partial, self._repaired(partial))
+        elif transition is not None:
             yield from self._guarded(transition.patch, transition.goal, None, force=force)
 
     def reverse(self) -> None:
@@ -162,6 +168,10 @@ class Engine:
     def _turned(self) -> Event:
         self._steps.reverse()
         return self._reversed("by request")
+
+    def _repaired(self, name: str) -> Iterator[Event]:
+        self._steps.repair()
+        yield self._event(EventKind.FAILED, name, "What was left of it has been taken back.")
 
     def _guarded(self, name: str, goal: Side, begin: Callable[[], Event] | None, *, force: bool) -> Iterator[Event]:
         """Begin and carry through, and keep the target consistent whatever interrupts that."""

@@ -45,6 +45,7 @@ class Steps:
         self._stack = PatchStack()
         self._ledgers: dict[str, CallbackLedger] = {}
         self._partial: str | None = None
+        self._repair: Callable[[], None] | None = None
         self._redirected = self._settled = False
         self._owed: list[PatchObject] | None = None
         self.transition: Transition | None = None
@@ -61,6 +62,11 @@ class Steps:
     def is_settled(self) -> bool:
         """Whether the transition under way is over but for its last steps, and cannot be turned round any more."""
         return self._settled
+
+    @property
+    def partial(self) -> str | None:
+        """The patch of which a start failed and could not be taken back, if any."""
+        return self._partial
 
     def has(self, name: str) -> bool:
         """Say whether a patch is in force, wholly or for some tasks."""
@@ -85,8 +91,8 @@ class Steps:
     def status(self) -> list[Status]:
         """Say how each patch stands, oldest first."""
         result = []
-        unknown = (self._partial,) if self._partial is not None and not self.has(self._partial) else ()
-        for name in (*self._stack.patches, *unknown):
+        unlisted = {name for name in (self._partial, self.moving) if name is not None and not self.has(name)}
+        for name in (*self._stack.patches, *unlisted):
             moving = self.transition if self.moving == name else None
             functions = tuple(
                 FunctionState(item.original.name, item.owner, item.original.entry, item.body_of(version).entry, True)
@@ -132,6 +138,7 @@ class Steps:
             PatchError: a callback or the target refused; nothing has changed.
             PartialStart: the target refused, and refused also to be put back.
         """
+        self.repair()
         target, before, after = self._target, self._stack, stack or self._stack
         told: list[PatchObject] = []
         self._redirected = False
@@ -142,16 +149,26 @@ class Steps:
             self._call_before(name, goal, after, told)
             target.barrier()
             self._redirect_first(after, name)
-            self._partial = None
             rows = target.tasks()
             target.set_goal(goal)
             target.set_pending([row.key for row in rows], pending=True)
             self._stack, self._settled, self._owed = after, False, None
             self.transition = Transition.begin(name, goal, rows)
         except BaseException:
-            _surely(lambda: self._undo_start(name, goal, before, told))
+            self._repair = lambda: self._undo_start(name, goal, before, told)
+            _surely(self.repair)
             raise
         return self.transition
+
+    def repair(self) -> None:
+        """Take back what is left of a start that failed, if anything.
+
+        Raises:
+            PartialStart: the target refuses still.
+        """
+        if self._repair is not None:
+            self._repair()
+            self._repair = self._partial = None
 
     def _call_before(self, name: str, goal: Side, stack: PatchStack, told: list[PatchObject]) -> None:
         ledger, loaded = self._ledgers[name], self._target.loaded()
@@ -191,7 +208,6 @@ class Steps:
                 f"{name} could not be started, nor could its redirections be taken back: {error}."
                 " They lead every task to the code that it ran before; the same command may be tried again."
             ) from error
-        self._partial = None
         target.barrier()
         target.set_side([row.key for row in target.tasks()], Side.IDLE)
         if goal is Side.PATCHED and name in self._ledgers:
@@ -274,14 +290,7 @@ class Steps:
         """
         target, transition = self._target, self._under_way()
         name, applied = transition.patch, transition.goal is Side.PATCHED
-        if not self._settled:
-            stack = self._stack.copy()
-            if not applied:
-                stack.drop(name)
-            elif stack.patches[name].replace:
-                stack.replace_older(name)
-            target.redirect(stack.redirects(None))
-            self._stack, self._settled = stack, True
+        self._finalise(name, applied=applied)
         target.barrier()
         keys = [row.key for row in target.tasks()]
         target.set_side(keys, Side.IDLE)
@@ -302,12 +311,29 @@ class Steps:
         self.transition, self._settled, self._owed = None, False, None
         return tuple(ledger.warnings[warned:])
 
+    def _finalise(self, name: str, *, applied: bool) -> None:
+        """Make the table final. An interrupt may leave it so or not: after the first attempt there is no way back."""
+        fresh, before = not self._settled, self._stack
+        if fresh:
+            stack = before.copy()
+            if not applied:
+                stack.drop(name)
+            elif stack.patches[name].replace:
+                stack.replace_older(name)
+            self._stack, self._settled = stack, True
+        try:
+            self._target.redirect(self._stack.redirects(None))
+        except PatchError:
+            if fresh:
+                self._stack, self._settled = before, False
+            raise
+
     def _under_way(self) -> Transition:
         if self.transition is None:
             raise NotApplied("no transition is under way")
         return self.transition
 
-    # What happens in the target meanwhile.
+    # What happens in the target meanwhile: it holds interrupts back while it calls these.
 
     def object_coming(self, name: str) -> None:
         """Patch a module that has just been loaded and has not run yet.
@@ -322,19 +348,14 @@ class Steps:
         stack = self._stack.copy()
         stack.arrive(name, {patch: self._places(item) for patch, item in wanted.items()})
         asked: list[str] = []
-
-        def undo() -> None:
-            while asked:
-                self._ledgers[asked[-1]].post_unpatch(wanted[asked[-1]])
-                asked.pop()
-
         try:
             for patch, item in wanted.items():
                 self._ledgers[patch].pre_patch(item)
                 asked.append(patch)
             self._redirect_or_not(stack)
-        except BaseException:
-            _surely(undo)
+        except PatchError:
+            for patch in reversed(asked):
+                self._ledgers[patch].post_unpatch(wanted[patch])
             raise
         for patch, item in wanted.items():
             if patch != self.moving or self._owed is not None:
@@ -347,37 +368,24 @@ class Steps:
             PatchError: the redirections could not be taken back: the module must stay, patched as before.
         """
         wanted = self._speaking_of(name)[::-1]
-        told: list[tuple[str, PatchObject]] = []
+        told = [(patch, item) for patch, item in wanted if patch != self.moving]
         stack = self._stack.copy()
         stack.leave(name)
-
-        def undo() -> None:
-            while told:
-                patch, item = told[-1]
-                self._ledgers[patch].post_patch(item)
-                told.pop()
-
+        for patch, item in told:
+            self._ledgers[patch].pre_unpatch(item)
         try:
-            for patch, item in wanted:
-                if patch != self.moving:
-                    self._ledgers[patch].pre_unpatch(item)
-                    told.append((patch, item))
             self._redirect_or_not(stack)
-        except BaseException:
-            _surely(undo)
+        except PatchError:
+            for patch, item in reversed(told):
+                self._ledgers[patch].post_patch(item)
             raise
         for patch, item in wanted:
             self._ledgers[patch].post_unpatch(item)
 
     def _redirect_or_not(self, stack: PatchStack) -> None:
         """Put another stack in force in the middle of whatever is under way, or leave the old one there."""
-        moving = None if self._settled else self.moving
-        try:
-            self._target.redirect(stack.redirects(moving))
-            self._stack = stack
-        except KeyboardInterrupt:
-            _surely(lambda: self._target.redirect(self._stack.redirects(moving)))
-            raise
+        self._target.redirect(stack.redirects(None if self._settled else self.moving))
+        self._stack = stack
 
     def _speaking_of(self, name: str) -> Sequence[tuple[str, PatchObject]]:
         """Give the patches in force that name an object, oldest first."""
