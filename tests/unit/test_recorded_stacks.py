@@ -113,3 +113,41 @@ def test_boundaries_are_crossed_or_refused_by_name() -> None:
     # 171 was stopped in the exception vectors, 1241 in copy_page(), which is assembly without metadata.
     assert refused == {171: Reason.ENTRY_CODE, 1241: Reason.NO_RULE_AT_BOUNDARY}
     assert crossed == 4
+
+
+# /proc/168/stack as the guest printed it, without the frames of the scheduler, which it leaves out.
+IN_A_TRACER = (
+    "function_graph_enter_regs",
+    "ftrace_graph_func",
+    "ftrace_caller",
+    "ksys_write",
+    "__arm64_sys_write",
+    "invoke_syscall",
+    "el0_svc_common.constprop.0",
+    "do_el0_svc",
+    "el0_svc",
+    "el0t_64_sync_handler",
+    "el0t_64_sync",
+)
+
+
+def test_task_switched_out_in_a_tracer() -> None:
+    """The walk goes through ftrace_caller and shows what the kernel itself shows, frame by frame."""
+    capture = load_snapshot(SNAPSHOTS / "tracer.npz")
+    names, evidence, verdict = frames_of(capture, 168, Mode.HYBRID)
+    assert verdict.reliable
+    assert tuple(names[3:]) == IN_A_TRACER
+    assert evidence[names.index("ksys_write")] & Evidence.TRACER
+
+
+# fs/stat.c: vfs_statx() calls vfs_getattr(), which ends in vfs_getattr_nosec(); fs/namei.c: filename_lookup()
+# calls path_lookupat().
+@pytest.mark.parametrize(
+    ("pid", "traced", "caller"), [(617, "vfs_getattr_nosec", "vfs_statx"), (628, "path_lookupat", "filename_lookup")]
+)
+def test_function_whose_tracer_was_switched_out(pid: int, traced: str, caller: str) -> None:
+    """The traced function stands at its patch site, before its caller."""
+    names, _, verdict = frames_of(load_snapshot(SNAPSHOTS / "tracer.npz"), pid, Mode.HYBRID)
+    assert verdict.reliable
+    at = names.index("ftrace_caller")
+    assert names[at - 1 : at + 3] == ["ftrace_graph_func", "ftrace_caller", traced, caller]

@@ -53,7 +53,7 @@ def reduce_code(code: CodeMap, addrs: Addr) -> CodeMap:
     functions = code.functions
     exact, before = _function_at(functions, addrs), _function_at(functions, addrs - np.uint64(1))
     pointing = addrs[(exact >= 0) | (before >= 0)]
-    kept_words = [pointing + np.uint64(offset) for offset in (0, 2**64 - 4)]
+    kept_words = [pointing + np.uint64(offset) for offset in (0, 2**64 - 4, 2**64 - 8)]  # a patch site has two
     site = pointing - _FOUR
     words, known = code.text.words_at(site)
     calls = known & branches.is_bl(words)
