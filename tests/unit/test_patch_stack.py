@@ -92,7 +92,7 @@ def test_the_version_being_replaced_is_searched() -> None:
 
 
 def test_replacing_gives_back_what_it_does_not_name() -> None:
-    """The other function goes back to the original for those who have gone over, and the nop is searched as the original."""
+    """The other function is the original again for those who have gone over, and searched as that."""
     stack = stacked(P1, P3)
     f1, f3, g1 = entry("p1", "f"), entry("p3", "f"), entry("p1", "g")
     assert stack.redirects("p3") == [Redirect(0x1000, f1, f3), Redirect(0x2000, g1, 0x2000)]
