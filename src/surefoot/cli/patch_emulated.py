@@ -12,9 +12,9 @@ from typing import Final
 from surefoot.errors import PatchError, Unavailable
 from surefoot.machine.patching import Patching
 from surefoot.machine.patchrun import PAIR, Passage
-from surefoot.patch.check import Range, holds, ranges_of, trace_of
+from surefoot.patch.check import Finding, Range, holds, ranges_of, trace_of
 from surefoot.patch.engine import Engine, Settings
-from surefoot.patch.events import Event, EventKind, PatchState
+from surefoot.patch.events import Event, EventKind, Hold, PatchState
 from surefoot.patch.model import VMLINUX, Patch, PatchFunction, PatchObject
 from surefoot.patch.stack import Body, Place, Redirect, Side
 from surefoot.patch.transition import Look, TaskRow
@@ -33,6 +33,7 @@ class EmulatedTarget:
     Attributes:
         patching: the machine.
         pace: instructions between two passes.
+        patience: passes left in which stacks are not looked at: tasks go over at the kernel's exit or idling only.
         between: runs the machine between two passes, instead of `pace`; False if it has ended.
         dry: nothing is written or run: an engine is being told what the machine has in force already.
     """
@@ -46,6 +47,7 @@ class EmulatedTarget:
         """
         self.patching = patching
         self.pace = pace
+        self.patience = 0
         self.between: Callable[[], bool] | None = None
         self.dry = False
 
@@ -78,6 +80,9 @@ class EmulatedTarget:
 
     def look(self, keys: Sequence[int], ranges: Sequence[Range], sites: Sequence[Range]) -> Sequence[Look]:
         """Walk some tasks, the running one too: the CPU stands between two instructions, so its state is exact."""
+        if self.patience > 0:
+            self.patience -= 1
+            return [Look(Finding(Hold.UNKNOWN, "", 0, 0, "its stack was not looked at yet"))] * len(keys)
         traces = self.patching.walk(keys)
         code = self.patching.code
         choosing = [Range(*each) for each in self.patching.choosing()]

@@ -78,10 +78,18 @@ class KernelFile:
         Raises:
             Inconsistent: there is none, or more than one.
         """
-        addr = self.image.symbols.address_of(name)
+        addr = self._found.get(name)
         if addr is None:
-            raise Inconsistent(f"the kernel has no symbol {name}", file=self.image.path)
+            addr = self.image.symbols.address_of(name)
+            if addr is None:
+                raise Inconsistent(f"the kernel has no symbol {name}", file=self.image.path)
+            self._found[name] = addr
         return addr
+
+    @cached_property
+    def _found(self) -> dict[str, int]:
+        """Symbols that were asked for already."""
+        return {}
 
     def span(self, name: str) -> tuple[int, int]:
         """Give the addresses [low, high) of a function or object.

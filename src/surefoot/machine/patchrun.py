@@ -33,7 +33,9 @@ _AIMED: Final = 0.4
 _CLOSE: Final = 160
 """Instructions from a patch site to the end of the handlers and a little beyond."""
 _INJECTED: Final = 0.25
-_TURNED: Final = 0.04
+_TURNED: Final = 0.25
+_TURN_BY: Final = 6
+"""How many transitions are turned round, and by which pass at the latest."""
 _RETRACED: Final = 0.05
 _CHANGING: Final = -1
 _DRAIN: Final = 60_000
@@ -237,6 +239,11 @@ class CallWatch:
             self._open.setdefault(task, ([], []))[function].append(version)
 
     @property
+    def mixed(self) -> int:
+        """Calls that ran old and new code."""
+        return sum(count for ran, count in self.done.items() if len({each for found in ran for each in found}) > 1)
+
+    @property
     def under_way(self) -> int:
         """Calls that have not returned."""
         return len(self._open)
@@ -260,6 +267,7 @@ class _Run:
     def __init__(self, kernel: KernelFile, job: PatchJob, settle: int) -> None:
         self._job = job
         self._chance = np.random.default_rng(job.seed)
+        self._turn_in = 0
         self.watch = CallWatch(kernel)
         self._board = Board(kernel, seed=job.seed, observer=self.watch)
         self.watch.attach(self._board)
@@ -289,9 +297,15 @@ class _Run:
         """Run between two passes."""
         return self.wander(self._job.pace)
 
+    def plan_turn(self) -> None:
+        """Decide whether the next transition is turned round, and when."""
+        chance = self._chance
+        self._turn_in = int(chance.integers(1, _TURN_BY)) if chance.random() < _TURNED else 0
+
     def turn(self) -> bool:
-        """Say whether to turn round."""
-        return bool(self._chance.random() < _TURNED)
+        """Say whether to turn round; once in a transition at most."""
+        self._turn_in -= 1
+        return self._turn_in == 0
 
     def drain(self) -> bool:
         """Run until no call is under way, so that counts can be compared; True if that came about."""
@@ -305,13 +319,12 @@ class _Run:
 
     def count(self, tally: Tally) -> None:
         """Add what the observer and the kernel have counted."""
-        tally.begun = self.watch.begun
+        tally.begun, tally.mixed = self.watch.begun, self.watch.mixed
         for ran, count in self.watch.done.items():
             versions = {version for each in ran for version in each}
             tally.calls += count
             tally.old += count * (versions == {0})
             tally.new += count * (versions == {1})
-            tally.mixed += count * (len(versions) > 1)
             tally.lost += count * any(not each for each in ran)
             tally.doubled += count * any(len(each) > 1 for each in ran)
         tally.told_mixed = self.machine.control("pair_errors")
@@ -319,7 +332,9 @@ class _Run:
         tally.insns = self._board.count
 
 
-def run_patching(kernel: KernelFile, make: MakeDriver, job: PatchJob, *, settle: int = 50_000) -> Tally:
+def run_patching(
+    kernel: KernelFile, make: MakeDriver, job: PatchJob, *, settle: int = 50_000, to_first: bool = False
+) -> Tally:
     """Carry one transition through after the other, forth and back, while the load runs.
 
     Args:
@@ -327,6 +342,7 @@ def run_patching(kernel: KernelFile, make: MakeDriver, job: PatchJob, *, settle:
         make: makes what carries transitions through.
         job: how many, and under which load.
         settle: instructions to run before the first.
+        to_first: stop at the first mix.
 
     Returns:
         what came of it.
@@ -337,6 +353,7 @@ def run_patching(kernel: KernelFile, make: MakeDriver, job: PatchJob, *, settle:
     try:
         for _ in range(job.transitions):
             run.wander(job.gap)
+            run.plan_turn()
             passage = driver.drive(forward=not applied, between=run.between, turn=run.turn)
             applied = passage.applied
             tally.transitions += passage.complete
@@ -346,6 +363,8 @@ def run_patching(kernel: KernelFile, make: MakeDriver, job: PatchJob, *, settle:
             tally.named += passage.named
             tally.nameless += passage.nameless
             tally.causes += passage.causes
+            if to_first and run.watch.mixed:
+                break
     except TargetError as error:
         tally.died.append(f"seed {job.seed}: {error}")
     if not tally.died:
