@@ -4,9 +4,9 @@ Usage: python benchmarks/bench_stack.py VMCORE VMLINUX MODULES [--runs N] [--pha
 
 Every job is a whole process, interpreter and imports included, its output thrown away. drgn opens the dump, loads
 the kernel's debug information and prints the stack trace of every task (it loads no module's). Cold: an empty cache
-folder, so that tables are decoded and the rules at exception boundaries are proved; warm: the folder that a run before
-has filled. Jobs take turns, so that a machine that slows down slows all of them. The medians of N runs are printed with
-their ratios to drgn, and whether the goals are met.
+folder, so that tables are decoded and the rules at exception boundaries are proved; warm: the folder that a run
+before has filled. Jobs take turns, so that a machine that slows down slows all of them. The medians of N runs are
+printed with their ratios to drgn, and whether the goals are met.
 """
 
 from __future__ import annotations
