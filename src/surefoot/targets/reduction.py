@@ -53,7 +53,9 @@ def reduce_code(code: CodeMap, addrs: Addr) -> CodeMap:
     functions = code.functions
     exact, before = _function_at(functions, addrs), _function_at(functions, addrs - np.uint64(1))
     pointing = addrs[(exact >= 0) | (before >= 0)]
-    kept_words = [pointing + np.uint64(offset) for offset in (0, 2**64 - 4, 2**64 - 8)]  # a patch site has two
+    kept_words = [pointing + np.uint64(offset) for offset in (0, 2**64 - 4)]
+    first = pointing - np.uint64(8)  # of the two words of a patch site, before an address in the traced function
+    kept_words.append(first[code.text.words_at(first)[0] == np.uint32(branches.MOV_X9_X30)])
     site = pointing - _FOUR
     words, known = code.text.words_at(site)
     calls = known & branches.is_bl(words)
