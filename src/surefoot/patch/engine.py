@@ -199,7 +199,8 @@ class Engine:
     def _whole(self, me: object, begin: Callable[[], Event] | None, *, force: bool) -> Iterator[Event]:
         if begin is not None:
             yield begin()
-        yield from self._passes(me, force=force)
+        if self._driver is me:
+            yield from self._passes(me, force=force)
 
     # How it goes on.
 
@@ -216,7 +217,7 @@ class Engine:
         while self._driver is me:
             attempt += 1
             yield from self._pass(attempt)
-            if transition.goal is not goal:  # by `reverse`, while an event was looked at
+            if self._driver is me and transition.goal is not goal:  # by `reverse`, while an event was looked at
                 goal, begun, why = transition.goal, self._clock(), ""
                 yield self._event(EventKind.REVERSED, transition.patch, "The transition was turned round.")
             if self._driver is not me:
