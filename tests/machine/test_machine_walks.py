@@ -88,6 +88,27 @@ def test_a_batch_is_what_single_captures_are() -> None:
         assert ours.reason.tolist() == whole.reason.tolist()
 
 
+def test_injected_interrupts_leave_no_trace() -> None:
+    """Looking from inside changes nothing outside, and what is reliable there is the truth."""
+    kernel = load_kernel()
+    runs = []
+    for inside in (0, 7):
+        recorder = Recorder(kernel)
+        machine = start_machine(kernel, recorder, tracing=3)
+        (batch,) = record(machine, recorder, boundaries=3_000, batch=3_000, tracing=True, inside=inside)
+        runs.append((batch, recorder.take_aside(batch.code)))
+    (plain, nothing), (batch, aside) = runs
+    assert len(nothing) == 0
+    for name in ("pc", "sp", "fp", "lr"):
+        assert getattr(plain.tasks, name).tolist() == getattr(batch.tasks, name).tolist()
+    assert plain.count.tolist() == batch.count.tolist()
+    assert len(aside) > 3_000 / 7 / 4
+    assert set(aside.tasks.pc.tolist()) == {kernel.symbol("injected_interrupt")}
+    traces = walk(aside.code, aside.stacks, aside.tasks, aside.layout)
+    assert not np.any(traces.reliable & ~_exact(aside, traces))
+    assert np.count_nonzero(traces.reliable) > len(aside) / 2
+
+
 def test_redirected_functions_are_walked_rightly() -> None:
     """With the handler of live patching on, new functions run in place of the old, and reliable means complete."""
     kernel = load_kernel()
