@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit_kernel import CLOSED, DATA, NOP, RET, TEXT, Kernel, bl, cbz_x0, opened, pop, push, sub_sp
+from audit_kernel import CLOSED, DATA, NOP, RET, TEXT, Kernel, b, bl, cbz_x0, opened, pop, push, sub_sp
 from cfi_builder import advance
 from surefoot.dtypes import Addr, Insn
 from surefoot.errors import Inconsistent
 from surefoot.image.binary import Image
 from surefoot.image.files import open_image
-from surefoot.image.livetext import Change, mechanisms
+from surefoot.image.livetext import Change, Differences, mechanisms
 from surefoot.proof.inputs import code_of
 from surefoot.proof.prove import prove
 from surefoot.proof.verdicts import Verdict
@@ -28,6 +28,7 @@ BIAS = 0x1234_0000
 BUILD_ID = "abcdef0123456789"
 MOV_X9_LR = 0xAA1E_03E9
 BL_AWAY = bl(0x100000)
+NO_WORDS = np.zeros(0, dtype=np.uint32)
 
 
 def addrs(*values: int) -> Addr:
@@ -184,7 +185,7 @@ def test_what_the_kernel_announces_changes_no_proof(tmp_path: Path, monkeypatch:
 
 
 def test_changed_words_are_proved_as_they_are() -> None:
-    """A word that nothing explains: its function is judged by what runs, not by the image."""
+    """A word that nothing explains: its function is judged by what runs, not by the image alone."""
     kernel, f, g = framed()
     image = kernel.image()
     before, after = (proofs_of(image, source_of(image, changes)) for changes in ({}, {g + 4: sub_sp(16)}))
@@ -192,7 +193,25 @@ def test_changed_words_are_proved_as_they_are() -> None:
     for some in (before, after):
         some.ask(where)
     assert before.proof.verdict(where).tolist() == [Verdict.PROVEN, Verdict.PROVEN]
-    assert after.proof.verdict(where).tolist() == [Verdict.REFUTED, Verdict.PROVEN]
+    assert after.proof.verdict(where).tolist() == [Verdict.UNPROVEN, Verdict.PROVEN]
+
+
+def test_tasks_may_be_where_changed_words_lead_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that was patched away by a branch at its start: who is in it was there before."""
+    kernel, f, g = framed()
+    image, cache = kernel.image(), TableCache(tmp_path)
+    changed = source_of(image, {f + 4: b(g - f - 4)})
+    assert set(changed.differ.cause.tolist()) == {Change.OTHER}
+    some = proofs_of(image, changed, cache)
+    where = addrs(f, f + 8, f + 12, f + 16) + np.uint64(BIAS)
+    some.ask(where)
+    assert set(some.proof.verdict(where).tolist()) == {Verdict.PROVEN}
+    # The proof of an image that has this very branch is another one: there nobody got any further.
+    nothing = Differences(addrs(), NO_WORDS, NO_WORDS, NO_WORDS.astype(np.uint8))
+    other = Provable(BUILD_ID, BIAS, changed.rules, changed.live, changed.live, [], nothing, None, addrs())
+    stopped(monkeypatch)
+    with pytest.raises(TypeError):
+        proofs_of(image, other, cache).ask(where)
 
 
 def test_functions_that_cannot_be_read_are_not_proved() -> None:

@@ -1,7 +1,8 @@
 """Layer 7: proofs of the code that runs: over its live words, of the functions that are needed, kept for other days.
 
 What a kernel may make of its own text (alternatives, jump labels, patch sites) is part of the proof. Everything else
-that it wrote there is proved as it stands (`surefoot.image.provable`). Modules are proved as they were loaded.
+that it wrote there is proved as it stands (`surefoot.image.provable`); where nobody announced it, so are the image's
+words that were there before. Modules are proved as they were loaded.
 
 Invariant: a kept proof is used for the very words, rules and prover that it was made with; the tables of an image
 (exception table, alternatives, read-only data) are vouched for by its build-id.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -20,11 +21,13 @@ import numpy as np
 from surefoot.dtypes import Addr, Code, Insn, Mask, Row
 from surefoot.errors import InputError
 from surefoot.image.binary import Image
+from surefoot.image.livetext import Change
 from surefoot.image.provable import provable_words
 from surefoot.isa.branches import branch_target, is_bl, page_veneers
 from surefoot.metadata.rules import RuleTable
 from surefoot.proof.chosen import prove_functions
 from surefoot.proof.compact import VERSION, KeptProof, join_kept, keep, nothing_kept, pack, text_hash, unpack
+from surefoot.proof.domain import Code as ProverCode
 from surefoot.proof.inputs import code_of
 from surefoot.proof.prove import Outline, prove
 from surefoot.proof.verdicts import Verdict
@@ -174,7 +177,7 @@ class ImageProofs:
         if whole or not funcs.size:
             return
         if self._outline is None:
-            self._outline = Outline.of(rules, self._words, code_of(self._image(), self._parts), acts=False)
+            self._outline = Outline.of(rules, self._words, self._code(), acts=False)
         more = prove_functions(self._outline, funcs)
         self._store.store(build_id, self._digest, join_kept([kept, more]), whole=False)
 
@@ -187,7 +190,7 @@ class ImageProofs:
         build_id = self._source.build_id
         self._is_asked = True
         if not self._store.load(build_id, self._digest)[1]:
-            proof = prove(self._source.rules, self._words, code_of(self._image(), self._parts))
+            proof = prove(self._source.rules, self._words, self._code())
             self._store.store(build_id, self._digest, keep(proof, ~self._hidden), whole=True)
 
     def forget(self) -> None:
@@ -202,12 +205,32 @@ class ImageProofs:
         digest = hashlib.blake2b(known.encode(), digest_size=16)
         _feed(digest.update, self._source.rules)
         digest.update(np.flatnonzero(self._hidden).tobytes())
+        for column in self._former:
+            digest.update(column.tobytes())
         return digest.digest()
 
-    @property
-    def _parts(self) -> Sequence[tuple[int, Insn]] | None:
-        """The words from which alternatives are copied, where the file's have unresolved branches."""
-        return None if self._source.module is None else self._words
+    @cached_property
+    def _former(self) -> tuple[Addr, Insn]:
+        """Where words have changed for a reason that nobody announced, and what the image has there.
+
+        A task may have come by when the former word stood there, or may be in code that the live one no longer leads
+        to (a function that was patched away): either word may have run.
+        """
+        differ = self._source.differ
+        at = np.flatnonzero(differ.cause == Change.OTHER)
+        return differ.addr[at], differ.image[at]
+
+    def _code(self) -> ProverCode:
+        """Give how the code runs differently from what its words say."""
+        module = self._source.module is not None  # whose file has unresolved branches, also in alternatives
+        code = code_of(self._image(), self._words if module else None)
+        addr, word = self._former
+        return replace(
+            code,
+            sites=np.concatenate([code.sites, addr]),
+            words=np.concatenate([code.words, word]),
+            targets=np.concatenate([code.targets, branch_target(word, addr)]),
+        )
 
     @cached_property
     def _fresh(self) -> tuple[list[tuple[int, Insn]], list[tuple[int, int]]]:
