@@ -197,7 +197,9 @@ class Driver:
         if event.kind is EventKind.FORCED:
             self.tainted = True
             self._expect(self.about in self.engine.pinned, "forced, but not pinned")
-        if event.state in {PatchState.APPLYING, PatchState.REVERTING} and not self.outdated:
+        # In its last steps, which may be interrupted too, nobody is on a side any more.
+        judged = not self.outdated and not self.engine._steps.is_settled
+        if judged and event.state in {PatchState.APPLYING, PatchState.REVERTING}:
             goal = Side.PATCHED if event.state is PatchState.APPLYING else Side.UNPATCHED
             left = {pid for pid, side in sides.items() if side is not goal}
             if event.kind is not EventKind.STARTED:

@@ -123,6 +123,18 @@ def test_runs_reach_everything_that_can_happen() -> None:
     assert {"thrown", "closed", "reversed", "module True", "module False", "NotApplied"} <= seen
 
 
+@pytest.mark.slow
+def test_ten_thousand_transitions_without_a_mix() -> None:
+    """Begun, turned round and ended at random instants, every second run with interrupts and failures."""
+    transitions = seed = 0
+    while transitions < 10_000:
+        seed += 1
+        driver = drive(seed, 60, trouble=seed % 2 == 1)
+        assert driver.problems == [], seed
+        told = [event.kind for event in driver.events]
+        transitions += told.count(EventKind.STARTED) + told.count(EventKind.REVERSED)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_force_completes_over_a_sleeper_and_pins(seed: int) -> None:
     """Overruled tasks are named with what held them, the patch is pinned, and later transitions search for them."""

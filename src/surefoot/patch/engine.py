@@ -215,6 +215,9 @@ class Engine:
         transition = self._transition
         goal = transition.goal
         while self._driver is me:
+            if self._steps.is_settled:  # it was interrupted in its last steps: nobody is on a side any more
+                yield from self._finish()
+                return
             attempt += 1
             yield from self._pass(attempt)
             if self._driver is me and transition.goal is not goal:  # by `reverse`, while an event was looked at
@@ -315,7 +318,8 @@ class Engine:
         shown: Sequence[TaskState] = (),
         figures: Mapping[str, float] | None = None,
     ) -> Event:
-        left = len(self._steps.transition.left) if self._steps.transition else 0
+        transition = self._steps.transition
+        left = len(transition.left) if transition is not None and not self._steps.is_settled else 0
         elapsed = self._clock() - self._began
         where = state or self._steps.state(name)
         return Event(kind, name, where, elapsed, tuple(shown), left, message, figures or {})
