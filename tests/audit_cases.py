@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from audit_kernel import (
+    AUTIASP,
     BLR_X1,
     BR_X1,
     CLOSED,
@@ -15,6 +16,7 @@ from audit_kernel import (
     MOV_LR_X1,
     MOV_X0_LR,
     NOP,
+    PACIASP,
     RET,
     TEXT,
     Kernel,
@@ -223,6 +225,8 @@ CASES: dict[str, tuple[Callable[[], Kernel], str]] = {
     "exit-not-entry": (lambda: ruled("f", push(16), RET, cfi=advance(1) + opened(16)), "f"),
     "stub-detour": (detour, "f"),
     "slot-below-sp": (below_sp, "f"),
+    "signing-wrong": (lambda: ruled("f", PACIASP, NOP, AUTIASP, RET), "f"),
+    "signing-open": (lambda: ruled("f", cbz_x0(8), PACIASP, NOP, RET), "f"),
     "unproven-jump": (lambda: ruled("f", push(16), BR_X1, cfi=advance(1) + opened(16)), "f"),
     "unproven-unreached": (lambda: ruled("f", RET, sub_sp(16), RET), "f"),
     "unproven-state": (lambda: ruled("f", cbz_x0(8), MOV_LR_X1, NOP, RET), "f"),

@@ -29,7 +29,8 @@ def assemble(lines: Sequence[str]) -> tuple[bytes, int]:
         assert match, line
         where = int(match[1], 16)
         if where > at and number < len(lines) - 1:
-            code += advance((where - at) // 4)
+            delta = (where - at) // 4
+            code += advance(delta) if delta < 0x40 else advance(delta, 4)
             at = where
         for words in match[2].split("; "):
             name, _, rest = words.partition(" ")

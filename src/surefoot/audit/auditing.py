@@ -15,13 +15,15 @@ from surefoot.audit.patched import Patched, patched, patched_findings
 from surefoot.audit.patching import Patching, patching, patching_findings
 from surefoot.audit.promised import believe
 from surefoot.audit.proofs import proof_findings
+from surefoot.audit.signed import signing_findings
 from surefoot.audit.subject import Subject
 from surefoot.audit.trampolines import Window, trampoline_findings, windows
 from surefoot.image.binary import Image
 from surefoot.image.promises import promises
 from surefoot.image.rules import load_rules, rule_sources
 from surefoot.proof.inputs import code_of
-from surefoot.proof.prove import prove
+from surefoot.proof.prove import Outline, prove_all
+from surefoot.proof.signing import check_signing
 
 __all__ = ["Audit", "audit", "prepare"]
 
@@ -46,8 +48,9 @@ def prepare(image: Image, noreturn: Collection[str] | None = None, *, debug_info
     rules = load_rules(placed)
     if placed.bases is not None:
         rules = rules.placed(placed.bases)
-    proof = prove(rules.for_lookup().with_abi_defaults(), proved, code_of(placed, proved))
-    return Subject(placed, linked.parts, proof, linked.names, promised)
+    outline = Outline.of(rules.for_lookup().with_abi_defaults(), proved, code_of(placed, proved))
+    proof = prove_all(outline)
+    return Subject(placed, linked.parts, proof, linked.names, promised, check_signing(outline, proof))
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def audit(subject: Subject) -> Audit:
     parts = (
         coverage_findings,
         proof_findings,
+        signing_findings,
         call_findings,
         promise_findings,
         fixup_findings,

@@ -225,6 +225,24 @@ CATALOGUE: Final[dict[str, CodeInfo]] = {
         "Reload the register before SP moves above its slot, or state where it is then: on a shadow call stack at "
         "[x18 - 8].",
     ),
+    "signing-wrong": CodeInfo(
+        Part.PROOFS,
+        _E,
+        Owner.COMPILER,
+        "a row that says wrongly whether the return address is signed",
+        "The row says that the return address carries no pointer authentication code where it does, or the other way "
+        "round. Whoever strips or authenticates by the row takes a wrong address for the caller's.",
+        "Emit DW_CFA_AARCH64_negate_ra_state (.cfi_negate_ra_state) at the instruction behind PACIASP and AUTIASP.",
+    ),
+    "signing-open": CodeInfo(
+        Part.PROOFS,
+        _W,
+        Owner.COMPILER,
+        "a row whose word on signing depends on the path",
+        "Paths that meet here disagree on whether the return address is signed, or pass an instruction that is not "
+        "followed.",
+        "Sign before paths part and authenticate behind where they meet, or on each.",
+    ),
     "unproven-jump": CodeInfo(
         Part.PROOFS,
         _W,

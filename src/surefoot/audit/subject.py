@@ -15,6 +15,7 @@ from surefoot.image.binary import Image
 from surefoot.image.functions import Ranges
 from surefoot.image.livetext import Mechanisms, mechanisms
 from surefoot.proof.prove import Proof
+from surefoot.proof.signing import Signing
 
 __all__ = ["Subject"]
 
@@ -29,6 +30,7 @@ class Subject:
         proof: verdicts; None where the image has no metadata.
         outside: names of code of other images, by the address that stands for it (`Linked.names`).
         promised: functions that the compiler takes never to return; None where its debug information was not asked.
+        signing: what is known of rows that say whether the return address is signed; None without metadata.
     """
 
     image: Image
@@ -36,6 +38,7 @@ class Subject:
     proof: Proof | None
     outside: Mapping[int, str] = field(default_factory=dict)
     promised: Promised | None = None
+    signing: Signing | None = None
 
     @cached_property
     def ranges(self) -> Ranges:

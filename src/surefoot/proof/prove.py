@@ -25,7 +25,7 @@ from surefoot.proof.reach import unreached
 from surefoot.proof.survey import Survey, survey
 from surefoot.proof.verdicts import Verdict
 
-__all__ = ["Open", "Outline", "Proof", "prove", "prove_chosen", "summarise"]
+__all__ = ["Open", "Outline", "Proof", "prove", "prove_all", "prove_chosen", "summarise"]
 
 
 class Open(IntEnum):
@@ -149,7 +149,11 @@ def prove(rules: RuleTable, ranges: Sequence[tuple[int, Insn]], code: Code | Non
     Returns:
         the verdicts.
     """
-    outline = Outline.of(rules, ranges, code)
+    return prove_all(Outline.of(rules, ranges, code))
+
+
+def prove_all(outline: Outline) -> Proof:
+    """Prove or refute the rule row at every instruction of an image that was looked at before."""
     domain, found, entries, on = outline.domain, outline.found, outline.entries, outline.on
     failed = check_edges(domain, found, entries, outline.code, on)
     failed[domain.func(unreached(domain, found, entries, outline.code, on))] = True

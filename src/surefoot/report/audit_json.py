@@ -123,6 +123,7 @@ def _image(image: ImageReport) -> _Object:
             "in_next_symbol": int(audit.end_calls.crosses.sum()),
             "at_its_start": int((audit.end_calls.crosses & audit.end_calls.at_start).sum()),
         },
+        "signing": _signing(audit.subject),
         "never_return": _never_return(audit.subject),
         "exception_table": {
             "entries": int(fixups.table.insn.size),
@@ -154,6 +155,14 @@ def _image(image: ImageReport) -> _Object:
         },
         "live": None if image.live is None else _live(image.live),
     }
+
+
+def _signing(subject: Subject) -> _Object | None:
+    """Give what is known of rows that say whether the return address is signed."""
+    found = subject.signing
+    if found is None:
+        return None
+    return {"claimed": found.claimed, "wrong": int(found.wrong.size), "open": int(found.open.size)}
 
 
 def _never_return(subject: Subject) -> _Object:

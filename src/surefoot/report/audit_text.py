@@ -138,7 +138,13 @@ def _title(text: str, style: Style) -> Iterator[str]:
 def facts(image: ImageReport, part: Part) -> Iterator[str]:
     """Yield what a section counted, faults or not."""
     audit = image.audit
-    if part is Part.CALLS and audit.end_calls.call.size:
+    if part is Part.PROOFS and audit.subject.signing is not None and audit.subject.signing.claimed:
+        signing = audit.subject.signing
+        yield (
+            f"rows say of {signing.claimed:,} proved instructions that the return address is signed; of all proved "
+            f"ones {signing.wrong.size:,} say wrongly whether it is, {signing.open.size:,} are not decided"
+        )
+    elif part is Part.CALLS and audit.end_calls.call.size:
         found = audit.end_calls
         yield from _never(image)
         yield (
