@@ -203,9 +203,8 @@ class StoppedGuest:
         Raises:
             TargetError: it is not mapped.
         """
-        from _drgn import (
-            _linux_helper_follow_phys,
-        )  # what drgn's own follow_phys calls, without a type for its answer
+        # What drgn's own follow_phys calls; that one needs debug information for the type of its answer.
+        from _drgn import _linux_helper_follow_phys  # type: ignore[import-not-found]
 
         root = re.search(r"SYMBOL\(swapper_pg_dir\)=([0-9a-f]{1,16})\n", self.target.info.text)
         try:
