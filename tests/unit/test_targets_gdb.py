@@ -273,6 +273,13 @@ def test_garbage_never_makes_a_wrong_answer(parts: list[bytes]) -> None:
         assert packet(data.hex().encode()).lower() in b"".join(parts).lower()
 
 
+def test_a_client_that_was_closed_says_so() -> None:
+    with serving(obey(Stub())) as client:
+        client.close()
+        with pytest.raises(Unavailable):
+            client.read(BASE, 4)
+
+
 def test_nobody_at_the_socket_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         GdbClient(tmp_path / "gdb.sock")

@@ -265,8 +265,9 @@ class GdbClient:
             raise TargetError(f"QEMU's gdbstub answered {answer[:40]!r} to {what}") from error
 
     def _send(self, data: bytes, deadline: float, what: str) -> None:
-        self._socket.settimeout(self._left(deadline, what))
+        left = self._left(deadline, what)
         try:
+            self._socket.settimeout(left)
             self._socket.sendall(data)
         except OSError as error:
             raise Unavailable(
@@ -281,8 +282,9 @@ class GdbClient:
 
     def _fill(self, deadline: float, what: str) -> None:
         """Wait for more bytes."""
-        self._socket.settimeout(self._left(deadline, what))
+        left = self._left(deadline, what)
         try:
+            self._socket.settimeout(left)
             data = self._socket.recv(_CHUNK)
         except TimeoutError:
             self._left(0.0, what)

@@ -144,11 +144,11 @@ class StoppedGuest:
 
     def release(self) -> None:
         """Let go of the guest, paused or not."""
-        self._drop_gdb()
-        if self._monitor is not None:
-            self._paused_s = time.monotonic() - self._since
-        self._monitor = None
-        self._held.close()
+        with self._held:
+            if self._monitor is not None:
+                self._paused_s = time.monotonic() - self._since
+            self._monitor = None
+            self._drop_gdb()
 
     def look(self) -> Capture | None:
         """Copy every task of the paused guest; None if its code is not what `prepare` read."""
@@ -222,11 +222,10 @@ class StoppedGuest:
         return self._gdb
 
     def _drop_gdb(self) -> None:
-        if self._gdb is not None:
-            with suppress(TargetError):
-                self._gdb.use_physical(on=False)
-            self._gdb = None
-            self._gdb_held.close()
+        gdb, self._gdb = self._gdb, None
+        if gdb is not None:
+            with self._gdb_held, suppress(TargetError):
+                gdb.use_physical(on=False)
 
     def _registers(self) -> Sequence[CpuRegisters]:
         """Give the registers of all CPUs."""
