@@ -23,7 +23,10 @@ from surefoot.proof.verdicts import Verdict
 __all__ = ["VERSION", "KeptProof", "join_kept", "keep", "nothing_kept", "pack", "text_hash", "unpack"]
 
 VERSION: Final = 1
-"""Of the meaning of the arrays, and of what the prover knows: a proof by another prover is no proof."""
+"""Of the meaning of the arrays, and of what the prover knows: a proof by another prover is no proof.
+
+tests/unit/test_proof_version.py fails when the prover's code changes and this does not.
+"""
 _FOUR: Final = np.uint64(4)
 
 
