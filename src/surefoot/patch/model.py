@@ -2,6 +2,10 @@
 
 The same shape as Linux's struct klp_patch (include/linux/livepatch.h), so that a description, a livepatch module and
 the kernel's memory all end up as the same values.
+
+What a patch promises: a task is in no old function of it any more when it runs the first new one. Between two calls
+that a function makes one after the other a task may go over, unless that function is in the patch too: two functions
+that must not be mixed within one system call need their common caller beside them, or one must call the other.
 """
 
 from __future__ import annotations
