@@ -5,6 +5,7 @@ capstone prints them; no decision rests on it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -15,18 +16,32 @@ from surefoot.audit.findings import Finding
 from surefoot.audit.subject import Subject
 from surefoot.audit.textmap import Cover
 from surefoot.audit.words import row_words
-from surefoot.isa.branches import branch_target, is_immediate_branch
 
 if TYPE_CHECKING:
     from surefoot.metadata.rules import RuleTable
 
-__all__ = ["CodeLine", "Disassembly"]
+__all__ = ["CodeLine", "Disassembly", "branch_goal"]
 
 _BEFORE: Final = 2
 _BEHIND: Final = 3
 _NEAR: Final = 12
 """Instructions between edge and target up to which they are shown as one piece."""
+_VERDICTS: Final = tuple(cover.name.lower() if cover <= Cover.PROVEN else "" for cover in Cover)
 _BRANCH: Final = ("b", "bl", "cbz", "cbnz", "tbz", "tbnz")
+
+
+def branch_goal(addr: int, word: int) -> int:
+    """Give where an immediate branch goes, 0 for other words; as `surefoot.isa.branches`, one at a time."""
+    if word & 0x7C00_0000 == 0x1400_0000:  # B, BL
+        bits, value = 26, word
+    elif word & 0xFF00_0000 == 0x5400_0000 or word & 0x7E00_0000 == 0x3400_0000:  # B.cond, BC.cond, CBZ, CBNZ
+        bits, value = 19, word >> 5
+    elif word & 0x7E00_0000 == 0x3600_0000:  # TBZ, TBNZ
+        bits, value = 14, word >> 5
+    else:
+        return 0
+    off = value & ((1 << bits) - 1)
+    return (addr + 4 * (off - (off >> (bits - 1) << bits))) % 2**64
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +77,22 @@ class Disassembly:
 
         return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
 
+    @cached_property
+    def _bounds(self) -> tuple[list[int], list[int]]:
+        """Starts and ends of the code ranges."""
+        return self._subject.ranges.start.tolist(), self._subject.ranges.end.tolist()
+
+    def _range_at(self, addr: int) -> int:
+        """Give the code range that contains an address, -1 for none; as `Subject.range_at`, one at a time."""
+        row = bisect_right(self._bounds[0], addr) - 1
+        return row if row >= 0 and addr < self._bounds[1][row] else -1
+
+    def function_at(self, addr: int) -> int:
+        """Give where the function begins that contains an address; the address itself outside of all."""
+        row = self._range_at(addr)
+        ranges = self._subject.ranges
+        return addr if row < 0 else int(self._subject.image.functions.addr[ranges.function[row]])
+
     def around(self, finding: Finding) -> tuple[CodeLine, ...]:
         """Give the lines around a finding, and around the instruction that leads to it if that is elsewhere."""
         where, edge = finding.address, finding.edge
@@ -79,26 +110,23 @@ class Disassembly:
     def _piece(self, low: int, high: int, where: int, edge: int) -> tuple[CodeLine, ...]:
         """Give the lines of [low, high), cut at the function's ends."""
         subject = self._subject
-        anchor = np.array([where], dtype=np.uint64)
-        row = int(subject.range_at(anchor)[0])
-        start = int(subject.ranges.start[row]) if row >= 0 else where
+        row = self._range_at(where)
+        start = where if row < 0 else self._bounds[0][row]
         if row >= 0:
-            end = int(subject.ranges.end[row])
+            end = self._bounds[1][row]
             if start <= low < end or start <= high <= end:
                 low, high = max(low, start), min(high, end)
         addrs = np.arange(max(low, 0), high, 4, dtype=np.uint64)
-        words, known = subject.map.word_at(addrs)
-        targets = np.where(is_immediate_branch(words), branch_target(words, addrs), np.uint64(0))
+        index = subject.map.index(addrs)
         claims = self._claims(addrs)
-        cover = subject.map.cover[np.maximum(subject.map.index(addrs), 0)]
         lines, above = [], ""
-        for k in np.flatnonzero(known).tolist():
-            addr = int(addrs[k])
+        for addr, at, claim in zip(addrs.tolist(), index.tolist(), claims, strict=True):
+            if at < 0:
+                continue
+            word, cover = int(subject.map.words[at]), int(subject.map.cover[at])
             mark = ">" if addr == where else "e" if addr == edge else ""
-            text = self._text(addr, int(words[k]), int(targets[k]))
-            claim = claims[k]
-            verdict = Cover(int(cover[k])).name.lower() if cover[k] <= Cover.PROVEN else ""
-            lines.append(CodeLine(addr, addr - start, text, "" if claim == above else claim, verdict, mark))
+            text = self._text(addr, word, branch_goal(addr, word))
+            lines.append(CodeLine(addr, addr - start, text, "" if claim == above else claim, _VERDICTS[cover], mark))
             above = claim
         return tuple(lines)
 
@@ -128,11 +156,11 @@ class Disassembly:
         subject = self._subject
         if target in subject.outside:
             return subject.outside[target]
-        rows = subject.range_at(np.array([addr, target], dtype=np.uint64))
-        if int(rows[1]) < 0:
+        row = self._range_at(target)
+        if row < 0:
             return f"{target:#x}"
-        start = int(subject.ranges.start[int(rows[1])])
-        if rows[0] == rows[1]:
+        start = self._bounds[0][row]
+        if self._range_at(addr) == row:
             return f"+{target - start:#x}"
-        name = subject.ranges.names[int(rows[1])]
+        name = subject.ranges.names[row]
         return name if target == start else f"{name}+{target - start:#x}"

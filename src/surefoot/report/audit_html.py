@@ -20,7 +20,7 @@ from surefoot.audit.patching import REASONS
 from surefoot.audit.regions import region_names
 from surefoot.audit.textmap import Cover
 from surefoot.report.audit_text import facts
-from surefoot.report.audit_view import KEYS, AuditReport, ImageReport, Shown, is_local
+from surefoot.report.audit_view import KEYS, LISTED, AuditReport, ImageReport, Shown, is_local
 from surefoot.report.html_script import SCRIPT
 from surefoot.report.html_style import STYLE
 from surefoot.report.schema import address
@@ -29,8 +29,6 @@ __all__ = ["audit_html"]
 
 _CELL_WORDS: Final = 512
 """Instructions of one cell of the map."""
-_LISTED: Final = 40
-"""Findings of each code whose instructions are in the page; the JSON has all."""
 _LABELS: Final = {"proven": "proven", "refuted": "refuted", "unproven": "unproven", "no_metadata": "no metadata"}
 _Json = dict[str, object]
 
@@ -79,7 +77,7 @@ def _findings(report: AuditReport) -> tuple[list[object], dict[Finding, int]]:
         seen: dict[str, int] = {}
         for finding in sorted(image.findings, key=lambda each: -each.info.severity):
             seen[finding.code] = seen.get(finding.code, 0) + 1
-            shown = image.show(finding, code=seen[finding.code] <= _LISTED and is_local(finding))
+            shown = image.show(finding, code=seen[finding.code] <= LISTED and is_local(finding))
             where.setdefault(finding, len(rows))
             rows.append(_row(shown, image, numbers[finding.code]))
     return rows, where

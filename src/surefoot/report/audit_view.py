@@ -10,23 +10,33 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
-import numpy as np
-
 from surefoot.audit.auditing import Audit
 from surefoot.audit.catalogue import CATALOGUE, CodeInfo, Part, Severity
 from surefoot.audit.findings import Finding
 from surefoot.audit.live import Live, live_findings
 from surefoot.audit.textmap import Cover
-from surefoot.dtypes import Addr
 from surefoot.report.audit_code import CodeLine, Disassembly
 
-__all__ = ["KEYS", "LINED", "AuditReport", "ImageReport", "Lines", "Place", "Shown", "build_image", "is_local"]
+__all__ = [
+    "KEYS",
+    "LINED",
+    "LISTED",
+    "AuditReport",
+    "ImageReport",
+    "Lines",
+    "Place",
+    "Shown",
+    "build_image",
+    "is_local",
+]
 
 Lines = Callable[[int], str]
 """Gives "file:line" of an instruction address, empty where it is not known."""
 
 LINED: Final = 20
 """Findings of each code whose source line is looked up unless all are asked for: a look-up costs a millisecond."""
+LISTED: Final = 40
+"""Findings of each code whose instructions are in the page and in SARIF; the JSON has all."""
 KEYS: Final = {
     "proven": Cover.PROVEN,
     "refuted": Cover.REFUTED,
@@ -109,11 +119,7 @@ class ImageReport:
         """Give a finding with its code and source line; both are worked out here and kept."""
         known = self._shown.get(finding)
         if known is None:
-            functions = self.audit.subject.image.functions
-            rows = self.audit.subject.range_at(_one(finding.address)) if finding.address else None
-            start = finding.address
-            if rows is not None and int(rows[0]) >= 0:
-                start = int(functions.addr[self.audit.subject.ranges.function[int(rows[0])]])
+            start = self.disassembly.function_at(finding.address) if finding.address else 0
             place = Place(finding.address, finding.symbol, finding.address - start)
             line = (
                 self.lines(finding.address) if self.lines and finding in self._with_line and finding.address else ""
@@ -186,10 +192,6 @@ def is_local(finding: Finding) -> bool:
 
 
 _WHOLE: Final = ("sframe-missing", "site-none", "site-short", "site-literal-missing", "site-misaligned", "site-stray")
-
-
-def _one(addr: int) -> Addr:
-    return np.array([addr], dtype=np.uint64)
 
 
 def build_image(

@@ -14,7 +14,8 @@ from typing import Final
 
 from surefoot import __version__
 from surefoot.audit.catalogue import CATALOGUE, Severity
-from surefoot.report.audit_view import AuditReport, ImageReport, Shown
+from surefoot.report.audit_code import CodeLine
+from surefoot.report.audit_view import LISTED, AuditReport, ImageReport, Shown, is_local
 
 __all__ = ["SCHEMA_URI", "sarif"]
 
@@ -27,11 +28,13 @@ def sarif(report: AuditReport) -> Mapping[str, object]:
     """Give the SARIF log of an audit."""
     used = [code for code in CATALOGUE if any(code in image.by_code for image in report.images)]
     number = {code: i for i, code in enumerate(used)}
-    results = [
-        _result(image.show(finding), image, index, number[finding.code])
-        for index, image in enumerate(report.images)
-        for finding in image.findings
-    ]
+    results = []
+    for index, image in enumerate(report.images):
+        seen = dict.fromkeys(used, 0)
+        for finding in image.findings:
+            seen[finding.code] += 1
+            shown = image.show(finding, code=seen[finding.code] <= LISTED and is_local(finding))
+            results.append(_result(shown, image, index, number[finding.code]))
     notes = [{"level": "note", "message": {"text": note}} for note in report.notes]
     return {
         "$schema": SCHEMA_URI,
@@ -101,6 +104,8 @@ def _result(shown: Shown, image: ImageReport, artifact: int, rule: int) -> _Obje
         "partialFingerprints": {"surefoot/v1": _fingerprint(shown, image)},
         "properties": properties,
     }
+    if shown.code:
+        properties["disassembly"] = [_line(line) for line in shown.code]
     if finding.suggestion:
         properties["suggestion"] = list(finding.suggestion)
     if finding.count > 1:
@@ -110,6 +115,14 @@ def _result(shown: Shown, image: ImageReport, artifact: int, rule: int) -> _Obje
         where = {"artifactLocation": {"uri": _uri(file)}, "region": {"startLine": max(int(line), 1)}}
         result["relatedLocations"] = [{"id": 1, "physicalLocation": where, "message": {"text": "source line"}}]
     return result
+
+
+def _line(line: CodeLine) -> str:
+    """Write an instruction: mark, offset, text and the row that holds where that changes."""
+    if not line.address:
+        return "..."
+    mark = {">": ">", "e": "-"}.get(line.mark, " ")
+    return f"{mark} +{line.offset:#x}  {line.text}{'  | ' + line.row if line.row else ''}"
 
 
 def _location(shown: Shown, image: ImageReport, artifact: int) -> _Object:
