@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from a64 import NOP, RET, SP, Asm, Row, sub
 from proof_programs import program
 from surefoot.errors import Inconsistent
-from surefoot.proof.compact import pack, text_hash, unpack
+from surefoot.proof.compact import join_kept, keep, pack, text_hash, unpack
 from surefoot.proof.prove import Proof, prove
 from surefoot.proof.verdicts import Verdict
 
@@ -94,3 +94,29 @@ def test_the_hash_is_of_words_and_places() -> None:
     }
     assert len(hashes) == 5
     assert text_hash([(0x2000, words), (0x1000, words)]) == text_hash([(0x1000, words), (0x2000, words)])
+
+
+def test_chosen_functions_only() -> None:
+    """Adjacent ones share runs with each other and never with one that was not chosen; joined again they are all."""
+    asm, proof = proofs()[1]
+    addrs = np.arange(asm.base, asm.here, 4, dtype=np.uint64)
+    count = len(proof.rules.functions)
+    chosen = np.arange(count) % 3 != 1
+    some, rest = keep(proof, chosen), keep(proof, ~chosen)
+    index = proof.rules.functions
+    mine = np.zeros(addrs.shape, dtype=np.bool_)
+    for func in np.flatnonzero(chosen).tolist():
+        mine |= (addrs >= index.start[func]) & (addrs < index.end[func])
+    assert some.verdict(addrs).tolist() == np.where(mine, proof.verdict(addrs), Verdict.NO_METADATA).tolist()
+    joined = join_kept([rest, some])
+    assert joined.verdict(addrs).tolist() == proof.verdict(addrs).tolist()
+    assert unpack(pack(joined)).verdict(addrs).tolist() == proof.verdict(addrs).tolist()
+    assert keep(proof, np.zeros(count, dtype=np.bool_)).start.size == 0
+
+
+def test_proofs_of_one_instruction_are_not_joined() -> None:
+    """Nobody could say which of the two holds."""
+    kept = keep(proofs()[0][1])
+    with pytest.raises(ValueError, match="one instruction"):
+        join_kept([kept, kept])
+    assert join_kept([]).start.size == 0
