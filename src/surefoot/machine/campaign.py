@@ -26,7 +26,7 @@ __all__ = ["COUNTS", "Job", "Outcome", "Wrong", "judge", "plan", "run_job"]
 COUNTS: Final = ("tried", "exact", "missing", "invented", "refused", "wrong_reliable")
 """What is counted for each contender and window; a trace can both miss a caller and invent one."""
 
-_BATCH: Final = 10_000
+_BATCH: Final = 2_500
 _MAX_WRONG: Final = 20
 
 Tally = Counter[str]

@@ -54,7 +54,8 @@ def match_entries(
         key: (n,) uint64, frame pointer after the step, which is what the entry recorded.
         trampoline: address that cannot be an answer.
         zero_ends: an entry without an original address ends the search, as kretprobe_find_ret_addr has it.
-        spare: (n,) int64, an entry that may be passed over, -1 for none.
+        spare: (n,) int64, an entry that may be passed over, -1 for none; and is where it seems to belong to the frame
+            but the one behind it does, too: a frame has one call under way, so the spare one is not what it says.
 
     Returns:
         the matches; the caller moves its cursor to or behind `entry`.
@@ -72,7 +73,9 @@ def match_entries(
         here = at[todo]
         same, ret = book.key[here] == key[todo], book.ret[here]
         ends = ret == 0 if zero_ends else np.zeros(todo.shape, dtype=np.bool_)
-        hit = same & (ret != np.uint64(trampoline)) & ~ends
+        behind = np.minimum(here + 1, book.key.size - 1)
+        doubled = (here == may_pass[todo]) & (here + 1 < stop[todo]) & (book.key[behind] == key[todo])
+        hit = same & (ret != np.uint64(trampoline)) & ~ends & ~doubled
         entry[todo[hit]] = here[hit]
         skipped[todo] |= ~same & (here != may_pass[todo])
         at[todo] += 1
