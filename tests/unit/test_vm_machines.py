@@ -45,6 +45,8 @@ def test_the_command_line_says_what_was_asked_for() -> None:
         "-nic none",
         "-device vmcoreinfo",
         "-smp 3 -m 700",
+        "-object memory-backend-memfd,id=ram0,size=700M,share=on",
+        "memory-backend=ram0",
         "-kernel /k -initrd /i",
         "-append console=ttyAMA0 panic=-1 a=b",
         "-gdb chardev:gdb0",
