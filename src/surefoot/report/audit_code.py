@@ -31,7 +31,7 @@ _BRANCH: Final = ("b", "bl", "cbz", "cbnz", "tbz", "tbnz")
 
 
 def branch_goal(addr: int, word: int) -> int:
-    """Give where an immediate branch goes, 0 for other words; as `surefoot.isa.branches`, one at a time."""
+    """Give where an immediate branch goes; 0 for other words, and for CB<cc>. As `branch_target`, one at a time."""
     if word & 0x7C00_0000 == 0x1400_0000:  # B, BL
         bits, value = 26, word
     elif word & 0xFF00_0000 == 0x5400_0000 or word & 0x7E00_0000 == 0x3400_0000:  # B.cond, BC.cond, CBZ, CBNZ
