@@ -21,7 +21,8 @@ def one(cause: Change, live: int = LIVE, *, relocated: bool | None = None) -> tu
     `relocated` None stands for a linked image, otherwise for a module whose word is relocated or not.
     """
     where = np.array([BASE + 4], dtype=np.uint64)
-    differ = Differences(where, *(np.array([word], dtype=np.uint32) for word in (IMAGE, live)), np.array([cause]))
+    before, now = (np.array([word], dtype=np.uint32) for word in (IMAGE, live))
+    differ = Differences(where, before, now, np.array([cause], dtype=np.uint8))
     table = {None: NOWHERE, True: where, False: where + np.uint64(8)}[relocated]
     fresh, hidden = provable_words(BASE, np.full(3, IMAGE, dtype=np.uint32), differ, table)
     assert fresh[[0, 2]].tolist() == [IMAGE, IMAGE]
@@ -98,6 +99,6 @@ def test_whatever_does_more_stays(live: int) -> None:
 def test_differences_elsewhere_are_left_out() -> None:
     where = np.array([BASE - 4, BASE + 8], dtype=np.uint64)
     word = np.array([LIVE, LIVE], dtype=np.uint32)
-    differ = Differences(where, word, word, np.array([Change.OTHER, Change.OTHER]))
+    differ = Differences(where, word, word, np.array([Change.OTHER, Change.OTHER], dtype=np.uint8))
     fresh, hidden = provable_words(BASE, np.full(2, IMAGE, dtype=np.uint32), differ, NOWHERE)
     assert (fresh.tolist(), hidden.tolist()) == ([IMAGE, IMAGE], [])

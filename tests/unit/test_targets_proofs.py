@@ -14,6 +14,7 @@ from surefoot.errors import Inconsistent
 from surefoot.image.binary import Image
 from surefoot.image.files import open_image
 from surefoot.image.livetext import Change, Differences, mechanisms
+from surefoot.proof.compact import VERSION
 from surefoot.proof.inputs import code_of
 from surefoot.proof.prove import prove
 from surefoot.proof.verdicts import Verdict
@@ -164,7 +165,7 @@ def test_a_kept_proof_of_something_else_is_not_used(
         fewer = source.rules.take_rows(np.arange(len(source.rules) - 1, dtype=np.int64)).for_lookup()
         source = Provable(BUILD_ID, BIAS, fewer, source.ranges, source.live, [], source.differ, None, addrs())
     if what == "version":
-        monkeypatch.setattr(proofs, "VERSION", proofs.VERSION + 1)
+        monkeypatch.setattr(proofs, "VERSION", VERSION + 1)
     if what == "damage":
         (path,) = tmp_path.rglob("*-proof-*")
         path.write_bytes(path.read_bytes()[:-64])
@@ -241,7 +242,8 @@ def test_calls_of_a_module_that_never_return_end_there() -> None:
     def judge(*never: int) -> list[int]:
         some = ImageProofs(source, ProofStore(None), lambda: image, Outside("", lambda: addrs(*never)))
         some.ask_all()
-        return some.proof.verdict(addrs(direct + 4, direct + 12, linked + 8, linked + 16)).tolist()
+        found: list[int] = some.proof.verdict(addrs(direct + 4, direct + 12, linked + 8, linked + 16)).tolist()
+        return found
 
     yes, no, never = Verdict.PROVEN, Verdict.REFUTED, Verdict.UNPROVEN
     assert judge(panic) == [yes, never, yes, never]
