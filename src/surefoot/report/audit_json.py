@@ -146,6 +146,7 @@ def _image(image: ImageReport) -> _Object:
             "targets": list(audit.vectors.target),
             "templates": audit.vectors.family.tolist(),
         },
+        "trampolines": _trampolines(image),
         "live_patching": {
             "configured": patching.livepatch,
             "call_ops": patching.call_ops,
@@ -155,6 +156,21 @@ def _image(image: ImageReport) -> _Object:
         },
         "live": None if image.live is None else _live(image.live),
     }
+
+
+def _trampolines(image: ImageReport) -> list[_Object]:
+    """Give the windows of return trampolines."""
+    return [
+        {
+            "name": each.name,
+            "phase": each.phase,
+            "start": address(each.low),
+            "end": address(each.high),
+            "return_address": each.place,
+            "walk": each.walk,
+        }
+        for each in image.audit.windows
+    ]
 
 
 def _signing(subject: Subject) -> _Object | None:
