@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from patch_world import MODULE, ORIGINAL, PATCHES, World, naive
-from surefoot.errors import NotApplied
+from surefoot.errors import NotApplied, TargetError
 from surefoot.patch.engine import Engine, Settings
 from surefoot.patch.events import Event, EventKind, Hold, PatchState
 from surefoot.patch.stack import Side
@@ -19,6 +19,8 @@ __all__ = ["Driver", "drive"]
 _LETTERS: Final = {"pre_patch": "P", "post_patch": "p", "pre_unpatch": "U", "post_unpatch": "u"}
 _LIVES: Final = re.compile(r"(P(p(Up)*U?)?u|Pp(Up)*(?=P|$)|P(?=$)|Pp(Up)*U(?=$))*")
 """Lives of a patched object, the last of them perhaps not over; one without an end was replaced by another patch."""
+_BREAKS: Final = (KeyboardInterrupt, TargetError)
+"""What breaks an operation off where it is."""
 _MOST: Final = 800
 """Events that no operation takes, if everybody is let go."""
 
@@ -66,11 +68,12 @@ class Driver:
             self.world.configure(after)
         try:
             event = next(new)
-        except (NotApplied, KeyboardInterrupt) as error:
-            self._expect(
-                isinstance(error, KeyboardInterrupt) or self._may_refuse(name, moving, revert=revert), f"{error}"
-            )
+        except (NotApplied, *_BREAKS) as error:
+            broken = isinstance(error, _BREAKS)
+            self._expect(broken or self._may_refuse(name, moving, revert=revert), f"{error}")
             self.seen.add(type(error).__name__)
+            if broken:
+                self.running = None  # what ran before no longer drives, or is dropped
             self.at_rest()
             return
         self.running, self.about = new, name
@@ -90,7 +93,7 @@ class Driver:
             except StopIteration:
                 self._ended()
                 return
-            except KeyboardInterrupt:  # a second one, while the first was being dealt with
+            except _BREAKS:  # a second interrupt, while the first was being dealt with, or an error
                 self._got_out()
                 return
             self._take(event)
@@ -103,7 +106,7 @@ class Driver:
                 event = self.running.throw(KeyboardInterrupt())  # type: ignore[attr-defined]
             except StopIteration:
                 self._ended()
-            except KeyboardInterrupt:
+            except _BREAKS:
                 self._got_out()
             else:
                 self._take(event)
@@ -113,7 +116,7 @@ class Driver:
         if self.running is not None:
             self.seen.add("closed")
             self.last = None
-            with suppress(KeyboardInterrupt):
+            with suppress(*_BREAKS):
                 self.running.close()  # type: ignore[attr-defined]
             self._ended()
 
@@ -129,7 +132,7 @@ class Driver:
             self.outdated = True
             try:
                 self.engine.reverse()
-            except (NotApplied, KeyboardInterrupt):
+            except (NotApplied, *_BREAKS):
                 self.seen.add("not reversed")
 
     def resume(self) -> None:
@@ -160,7 +163,7 @@ class Driver:
         """Load or unload the module."""
         try:
             self.seen.add(f"module {self.world.toggle_module()}")
-        except KeyboardInterrupt:
+        except _BREAKS:
             self.seen.add("module interrupted")
         self.at_rest()
 
@@ -168,7 +171,7 @@ class Driver:
         """Stop all trouble: every transition must come to its end, and everything be as the events said."""
         world = self.world
         self.release()
-        world.fail_redirect, world.interrupt_in = 0, None
+        world.fail_redirect, world.interrupt_in, world.broken = 0, None, False
         world.fail_callbacks.clear()
         self.advance(_MOST)
         self._expect(self.running is None, "an operation does not end")
@@ -309,7 +312,7 @@ def drive(seed: int, operations: int = 25, *, trouble: bool = True) -> Driver:
         world.fail_callbacks.add(f"{rng.choice(list(PATCHES))}.pre_patch")
 
     def interrupt() -> None:
-        world.interrupt_in = rng.randrange(1, 25)
+        world.interrupt_in, world.broken = rng.randrange(1, 25), rng.random() < 0.3
 
     usual: list[Callable[[], None]] = [
         begin,

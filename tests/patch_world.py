@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from surefoot.errors import PatchError
+from surefoot.errors import PatchError, TargetError
 from surefoot.metadata.rules import RuleTable
 from surefoot.patch import check
 from surefoot.patch.check import Range
@@ -137,6 +137,7 @@ class World:
         fail_redirect: the next calls of `redirect` fail.
         fail_callbacks: symbols that fail.
         interrupt_in: calls of the target until one is interrupted, before or after it had its effect.
+        broken: then it is not an interrupt, but an error of the target.
     """
 
     def __init__(self, seed: int, tasks: int = 5) -> None:
@@ -156,7 +157,7 @@ class World:
         self.fail_redirect = 0
         self.fail_callbacks: set[str] = set()
         self.interrupt_in: int | None = None
-        self.masked = False
+        self.masked = self.broken = False
         self.current: Task | None = None
         self.ticks = 0
         self.allowed: set[tuple[str, str, str, str]] = set()
@@ -212,6 +213,9 @@ class World:
                 self.interrupt_in = None
                 if whole and self.rng.random() < 0.5:
                     effect()
+                if self.broken:
+                    self.broken = False
+                    raise TargetError("the connection to the target broke")
                 raise KeyboardInterrupt
         return effect()
 

@@ -78,6 +78,10 @@ class Machine(RuleBasedStateMachine):
     def interrupt_later(self, calls: int) -> None:
         self.driver.world.interrupt_in = calls
 
+    @rule(calls=st.integers(1, 25))
+    def error_later(self, calls: int) -> None:
+        self.driver.world.interrupt_in, self.driver.world.broken = calls, True
+
     @rule()
     def drop(self) -> None:
         self.driver.close()

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from surefoot.errors import NotApplied, PatchError
+from surefoot.errors import NotApplied, PatchError, SurefootError
 from surefoot.patch.events import FunctionState, PatchState, Status, TaskState
 from surefoot.patch.model import Patch, PatchFunction, PatchObject, validate
 from surefoot.patch.pertask import PerTaskTarget
@@ -65,7 +65,7 @@ class Steps:
 
     @property
     def partial(self) -> str | None:
-        """The patch of which a start failed and could not be taken back, if any."""
+        """The patch of which a start failed and could not be taken back yet, if any."""
         return self._partial
 
     def has(self, name: str) -> bool:
@@ -155,7 +155,7 @@ class Steps:
             self._stack, self._settled, self._owed = after, False, None
             self.transition = Transition.begin(name, goal, rows)
         except BaseException:
-            self._repair = lambda: self._undo_start(name, goal, before, told)
+            self._partial, self._repair = name, lambda: self._undo_start(name, goal, before, told)
             _surely(self.repair)
             raise
         return self.transition
@@ -203,7 +203,6 @@ class Steps:
             if self._redirected:
                 target.redirect(before.redirects(None))
         except PatchError as error:
-            self._partial = name
             raise PartialStart(
                 f"{name} could not be started, nor could its redirections be taken back: {error}."
                 " They lead every task to the code that it ran before; the same command may be tried again."
@@ -353,7 +352,7 @@ class Steps:
                 self._ledgers[patch].pre_patch(item)
                 asked.append(patch)
             self._redirect_or_not(stack)
-        except PatchError:
+        except SurefootError:
             for patch in reversed(asked):
                 self._ledgers[patch].post_unpatch(wanted[patch])
             raise
@@ -375,7 +374,7 @@ class Steps:
             self._ledgers[patch].pre_unpatch(item)
         try:
             self._redirect_or_not(stack)
-        except PatchError:
+        except SurefootError:
             for patch, item in reversed(told):
                 self._ledgers[patch].post_patch(item)
             raise
