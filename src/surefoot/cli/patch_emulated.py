@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
-from surefoot.errors import PatchError, Unavailable
+from surefoot.errors import PatchError
 from surefoot.machine.patching import Patching
 from surefoot.machine.patchrun import PAIR, Passage
 from surefoot.patch.check import Finding, Range, holds, ranges_of, trace_of
@@ -23,6 +24,7 @@ __all__ = ["PACE", "PAIR_PATCH", "EmulatedTarget", "EngineDriver"]
 
 PACE: Final = 600
 """Instructions between two passes, unless somebody knows better."""
+_NOBODY: Final = 1 << 40
 PAIR_PATCH: Final = Patch("pair", (PatchObject(VMLINUX, tuple(PatchFunction(old, 0, new) for old, new in PAIR)),))
 """The patch of the functions that must not be mixed."""
 
@@ -36,6 +38,7 @@ class EmulatedTarget:
         patience: passes left in which stacks are not looked at: tasks go over at the kernel's exit or idling only.
         between: runs the machine between two passes, instead of `pace`; False if it has ended.
         dry: nothing is written or run: an engine is being told what the machine has in force already.
+        planned: the table that it came to meanwhile.
     """
 
     def __init__(self, patching: Patching, *, pace: int = PACE) -> None:
@@ -50,6 +53,24 @@ class EmulatedTarget:
         self.patience = 0
         self.between: Callable[[], bool] | None = None
         self.dry = False
+        self.planned: list[tuple[int, int, int]] = []
+        self._replayed: list[TaskRow] | None = None
+
+    def replay(self, *, held: bool) -> None:
+        """Let an engine go through a transition that is over: it finds no task, or one that nothing brings over."""
+        self.dry = True
+        self._replayed = [TaskRow(_NOBODY, 0, "", Side.IDLE)] if held else []
+
+    def join(self) -> None:
+        """Let an engine begin the transition that is under way: it finds the tasks as they are."""
+        self.dry, self._replayed = True, None
+
+    def is_as_planned(self) -> bool:
+        """Say whether the machine's table is what the engine came to."""
+        said, found = (
+            sorted(row for row in table if row != (row[0],) * 3) for table in (self.planned, self.patching.table())
+        )
+        return said == found
 
     def loaded(self) -> Collection[str]:
         """The kernel; there are no modules."""
@@ -73,6 +94,8 @@ class EmulatedTarget:
 
     def tasks(self) -> Sequence[TaskRow]:
         """Give all tasks."""
+        if self.dry and self._replayed is not None:
+            return self._replayed
         return [
             TaskRow(task.key, task.key, task.comm, _side(task.side), pending=task.pending, idle=task.idle)
             for task in self.patching.tasks()
@@ -80,8 +103,8 @@ class EmulatedTarget:
 
     def look(self, keys: Sequence[int], ranges: Sequence[Range], sites: Sequence[Range]) -> Sequence[Look]:
         """Walk some tasks, the running one too: the CPU stands between two instructions, so its state is exact."""
-        if self.patience > 0:
-            self.patience -= 1
+        if self.dry or self.patience > 0:
+            self.patience -= not self.dry
             return [Look(Finding(Hold.UNKNOWN, "", 0, 0, "its stack was not looked at yet"))] * len(keys)
         traces = self.patching.walk(keys)
         code = self.patching.code
@@ -101,6 +124,8 @@ class EmulatedTarget:
         """Set the side of some tasks."""
         if not self.dry:
             self.patching.set_side(keys, int(side))
+        elif self._replayed is not None:
+            self._replayed = [replace(row, side=side) if row.key in keys else row for row in self._replayed]
 
     def set_pending(self, keys: Sequence[int], pending: bool) -> None:
         """Set or clear the flag of some tasks."""
@@ -109,8 +134,11 @@ class EmulatedTarget:
 
     def redirect(self, table: Sequence[Redirect]) -> None:
         """Make this the handler's table."""
-        if not self.dry:
-            self.patching.redirect([(row.site, row.unpatched, row.patched) for row in table])
+        rows = [(row.site, row.unpatched, row.patched) for row in table]
+        if self.dry:
+            self.planned = rows
+        else:
+            self.patching.redirect(rows)
 
     def callback(self, owner: str, symbol: str) -> None:
         """Refuse: nothing calls functions on the machine from outside.
@@ -126,13 +154,9 @@ class EmulatedTarget:
             self.patching.barrier()
 
     def run(self) -> bool:
-        """Run on between two passes.
-
-        Raises:
-            Unavailable: nothing may run while an engine is told what is in force.
-        """
+        """Run on between two passes."""
         if self.dry:
-            raise Unavailable("the emulated machine does not run now")
+            return True
         return self.between() if self.between else self.patching.run(self.pace)
 
 

@@ -237,21 +237,23 @@ class Board:
 
     # --- registers ---
 
-    def _system(self, which: tuple[int, ...]) -> int:
+    def system(self, which: tuple[int, ...]) -> int:
+        """Read a system register, named by (crn, crm, op0, op1, op2)."""
         return int(self._uc.reg_read(reg.UC_ARM64_REG_CP_REG, which))
 
-    def _set_system(self, which: tuple[int, ...], value: int) -> None:
+    def set_system(self, which: tuple[int, ...], value: int) -> None:
+        """Write a system register; see `system`."""
         self._uc.reg_write(reg.UC_ARM64_REG_CP_REG, (*which, value))
 
     def _reset(self) -> None:
         """Power up: EL1, interrupts masked, pointer authentication on."""
-        self._set_system(_SCR, _PAC_IN_SCR)
-        self._set_system(_HCR, _PAC_IN_HCR)
-        self._set_system(_SCTLR, self._system(_SCTLR) | _SIGN_RETURN_ADDRESSES)
+        self.set_system(_SCR, _PAC_IN_SCR)
+        self.set_system(_HCR, _PAC_IN_HCR)
+        self.set_system(_SCTLR, self.system(_SCTLR) | _SIGN_RETURN_ADDRESSES)
         size = 64 - _ADDRESS_BITS
-        self._set_system(_TCR, size << 16 | size)
-        self._set_system(_APIA_LOW, (self.seed * 0x9E3779B97F4A7C15 + 0x243F6A8885A308D3) % 2**64)
-        self._set_system(_APIA_HIGH, (self.seed * 0xBF58476D1CE4E5B9 + 0x13198A2E03707344) % 2**64)
+        self.set_system(_TCR, size << 16 | size)
+        self.set_system(_APIA_LOW, (self.seed * 0x9E3779B97F4A7C15 + 0x243F6A8885A308D3) % 2**64)
+        self.set_system(_APIA_HIGH, (self.seed * 0xBF58476D1CE4E5B9 + 0x13198A2E03707344) % 2**64)
         self._uc.reg_write(reg.UC_ARM64_REG_PSTATE, _DAIF | _EL1H)
         self._uc.reg_write(reg.UC_ARM64_REG_PC, self.kernel.symbol("_start"))
 
@@ -270,7 +272,7 @@ class Board:
     @property
     def current(self) -> int:
         """The address of the current task as SP_EL0 has it; meaningless at exception level 0."""
-        return self._system(_SP_EL0)
+        return self.system(_SP_EL0)
 
     def sp(self) -> int:
         """Give the stack pointer; may be called by an observer."""
@@ -391,7 +393,7 @@ class Board:
         elif why == "abort":
             addr, write = self._fault
             user = self.registers.user
-            self._set_system(_FAR, addr)
+            self.set_system(_FAR, addr)
             ec = _EC_ABORT_LOWER if user else _EC_ABORT_SAME
             self._enter(0, ec << 26 | _IL | (_WNR if write else 0) | _TRANSLATION_FAULT)
         elif why == f"intr{_INTR_SVC}":
@@ -423,21 +425,21 @@ class Board:
             self._observer.exception(state.pc, user=state.user, sync=esr is not None)
         if state.user:
             general = [uc.reg_read(name) for name in _GENERAL]
-            kept = {which: self._system(which) for which in (_VBAR, _FAR)}
-            kernel_sp = self._system(_SP_EL1)
+            kept = {which: self.system(which) for which in (_VBAR, _FAR)}
+            kernel_sp = self.system(_SP_EL1)
             uc.context_restore(self._template)
             for name, value in zip(_GENERAL, general, strict=True):
                 uc.reg_write(name, value)
             for which, value in kept.items():
-                self._set_system(which, value)
-            self._set_system(_SP_EL0, state.sp)
+                self.set_system(which, value)
+            self.set_system(_SP_EL0, state.sp)
             uc.reg_write(reg.UC_ARM64_REG_SP, kernel_sp)
         uc.reg_write(reg.UC_ARM64_REG_ELR_EL1, state.pc)
-        self._set_system(_SPSR, state.pstate)
+        self.set_system(_SPSR, state.pstate)
         if esr is not None:
-            self._set_system(_ESR, esr)
+            self.set_system(_ESR, esr)
         uc.reg_write(reg.UC_ARM64_REG_PSTATE, _DAIF | _EL1H | (state.pstate & _FLAGS))
-        uc.reg_write(reg.UC_ARM64_REG_PC, self._system(_VBAR) + (0x400 if state.user else 0x200) + offset)
+        uc.reg_write(reg.UC_ARM64_REG_PC, self.system(_VBAR) + (0x400 if state.user else 0x200) + offset)
         self._plan()
 
     # --- devices ---

@@ -314,10 +314,12 @@ class Patching:
                 before = self._board.read(addr, len(data))
                 self._board.write(addr, data)
                 done.append((addr, before))
-        except MachineFault as error:
+        except BaseException as error:
             for addr, data in reversed(done):
                 self._board.write(addr, data)
-            raise PatchError(f"the patch sites could not be written, and are as before: {error}") from error
+            if isinstance(error, MachineFault):
+                raise PatchError(f"the patch sites could not be written, and are as before: {error}") from error
+            raise
 
 
 def _modes(site: int, unpatched: int, patched: int) -> list[tuple[int, int, int]]:
