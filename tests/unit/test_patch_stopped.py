@@ -293,7 +293,7 @@ def test_waits_grow_but_a_release_is_noticed_within_a_second() -> None:
     guest.sleep = sleep  # type: ignore[method-assign]
     guest.run(limits=Limits(timeout_s=10.0, interval_s=0.01))
     assert waits == sorted(waits)
-    assert waits[0] == pytest.approx(0.01)
+    assert waits[0] == pytest.approx(0.03)  # as long as the guest stood still
     assert waits[-1] <= 0.5
 
 

@@ -255,7 +255,7 @@ class _Run:
         ready = self._prepare()
         self._keep(replace(self._change.journal, stage=Stage.INTENDED).to_text())
         self._noted = True
-        wait, told, before = self._limits.interval_s, frozenset[tuple[object, ...]](), set[int]()
+        wait, held, before = self._limits.interval_s, frozenset[tuple[object, ...]](), set[int]()
         while True:
             attempt = self._try(ready)
             if attempt.end is _End.DONE:
@@ -264,8 +264,7 @@ class _Run:
             figures = attempt.figures
             yield self._event(EventKind.RETRIED, self._change.under_way, message=_why(attempt), figures=figures)
             blocked = frozenset((one.pid, one.hold, one.blocked_by) for one in attempt.tasks)
-            if attempt.tasks and blocked != told:
-                told = blocked
+            if attempt.tasks and blocked != held:
                 yield self._event(EventKind.BLOCKED, self._change.under_way, attempt.tasks, _why(attempt))
             if not attempt.ran and attempt.end is not _End.STALE:
                 yield self.failed("the guest was paused by somebody else and stays so, and not every task is clear")
@@ -274,7 +273,11 @@ class _Run:
             if limit is not None and self._clock() - self._began >= limit:
                 yield self._gave_up(attempt)
                 return
-            self._sleep(wait)
+            if blocked != held:  # others than before: they may be gone in a moment
+                wait = self._limits.interval_s
+            held = blocked
+            # The target runs at least as long as it stood still.
+            self._sleep(max(wait, 1e-3 * self._pauses[-1]))
             wait = min(wait * _GROWTH, max(_LONGEST_WAIT_S, self._limits.interval_s))
             doubtful = {one.pid for one in attempt.tasks if one.hold is Hold.UNRELIABLE}
             if attempt.end is _End.STALE or doubtful & before:

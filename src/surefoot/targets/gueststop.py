@@ -26,19 +26,17 @@ from surefoot.targets.dumpfile import CpuRegisters
 from surefoot.targets.gdb import GdbClient, GdbRefused
 from surefoot.targets.guestlive import open_guest, parse_monitor_registers
 from surefoot.targets.linux import LinuxTarget
+from surefoot.targets.modules import LoadedModule
 from surefoot.targets.vm.folders import locked
 from surefoot.targets.vm.machines import Machine
 from surefoot.targets.vm.qemu import Monitor
-from surefoot.unwind.code import CodeMap, Functions
+from surefoot.unwind.code import CodeMap
 
 __all__ = ["StoppedGuest"]
 
 _GDB_LOCK: Final = "gdb.lock"
-
-
-def _same_functions(one: Functions, other: Functions) -> bool:
-    """Whether two lists are of the same code: modules that come or go move some start or end."""
-    return bool(np.array_equal(one.start, other.start) and np.array_equal(one.end, other.end))
+_KEPT: Final = 2
+"""Code as it is with a patch, and without it."""
 
 
 class StoppedGuest:
@@ -75,7 +73,7 @@ class StoppedGuest:
         self._since = 0.0
         self._paused_s = 0.0
         self._code: CodeMap | None = None
-        self._names: Functions | None = None
+        self._kept: list[tuple[tuple[LoadedModule, ...], CodeMap]] = []
         with machine.monitor() as monitor:
             if monitor.execute("query-kvm")["enabled"]:
                 raise TargetError(f"guest '{machine.name}' runs on the host's CPUs, whose caches would keep old code")
@@ -91,16 +89,23 @@ class StoppedGuest:
         return self.machine.is_running
 
     def prepare(self) -> CodeMap:
-        """Read the code anew, with its proofs."""
+        """Read the code anew, with its proofs; what was read before is taken again if no word differs."""
         self.target.refresh_code()
-        self.target.prove()
-        code = self.target.code
-        # Names are asked for by the ten thousand; they are decoded once for as long as no module comes or goes.
-        functions = code.functions
-        if self._names is None or not _same_functions(functions, self._names):
-            self._names = replace(functions, names=tuple(functions.names))
-        self._code = replace(code, functions=self._names)
-        return self._code
+        modules = tuple(self.target.modules)
+        for at, (loaded, code) in enumerate(self._kept):
+            if loaded == modules and self._same_code(code):
+                self._kept.insert(0, self._kept.pop(at))
+                break
+        else:
+            self.target.prove()
+            code = self.target.code
+            # Names are asked for by the ten thousand: decode them once.
+            functions = replace(code.functions, names=tuple(code.functions.names))
+            code = replace(code, functions=functions)
+            self._kept = [(modules, code), *self._kept[: _KEPT - 1]]
+        self.target.use_code(code)
+        self._code = code
+        return code
 
     def pause(self) -> bool:
         """Stop all CPUs; False if somebody else had done so.
