@@ -12,7 +12,7 @@ from patch_world import PATCHES, Task, World
 from surefoot.errors import NotApplied, PatchError, TargetError
 from surefoot.patch.engine import Engine, Settings
 from surefoot.patch.events import FIGURES, Event, EventKind, Hold, PatchState
-from surefoot.patch.model import PatchObject, PatchStateVersion
+from surefoot.patch.model import Patch, PatchObject, PatchStateVersion
 from surefoot.patch.stack import Side
 
 A, B, R = PATCHES["A"], PATCHES["B"], PATCHES["R"]
@@ -351,3 +351,33 @@ def test_a_module_that_cannot_be_patched_is_not_loaded() -> None:
     mod = [symbol.removeprefix("C.") for owner, symbol in world.called if owner == "mod"]
     life = ["pre_patch", "post_unpatch", "pre_patch", "post_patch", "pre_unpatch", "post_patch"]
     assert mod == life
+
+
+def test_an_empty_patch_that_replaces_takes_everything_back() -> None:
+    """It has no function of its own, and every task crosses to the original ones."""
+    world, engine = made()
+    list(engine.apply(A))
+    empty = Patch("nothing", (PatchObject("vmlinux", ()),), A.states, replace=True)
+    sleeper = parked_in(world, "A")
+    events = engine.apply(empty)
+    blocked = until(events, EventKind.BLOCKED)
+    assert sleeper.pid in {task.pid for task in blocked.tasks}
+    sleeper.parked = False
+    assert list(events)[-1].state is PatchState.APPLIED
+    assert world.table == {}
+    assert world.astray([]) == []
+    assert [(item.patch, item.functions) for item in engine.status()] == [("nothing", ())]
+    assert list(engine.revert("nothing"))[-1].state is PatchState.ABSENT
+    quiet(world)
+
+
+def test_a_patch_of_a_module_that_is_not_there_is_complete_at_once() -> None:
+    """Its functions are redirected when the module comes, for everybody; before that nothing is."""
+    world, engine = made()
+    mod = Patch("C", PATCHES["C"].objects[:1])
+    assert list(engine.apply(mod))[-1].state is PatchState.APPLIED
+    assert world.table == {}
+    assert world.toggle_module()
+    assert {(row.unpatched, row.patched) for row in world.table.values()} == {
+        (world.codes[name, "C"].start,) * 2 for name in ("m", "mm")
+    }

@@ -147,6 +147,10 @@ def test_two_functions_that_are_one_are_refused() -> None:
         stack.add(item, same)
     assert not stack.patches
     assert stack.redirects(None) == []
+    stack.add(item, {})
+    with pytest.raises(Inconsistent, match="twice"):
+        stack.arrive("vmlinux", {"p1": same["vmlinux"]})
+    assert stack.redirects(None) == []
 
 
 def test_a_function_has_one_owner() -> None:

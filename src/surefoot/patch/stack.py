@@ -7,7 +7,7 @@ have not gone over and one for those that have; outside of a transition both are
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -207,9 +207,7 @@ class PatchStack:
             Inconsistent: two functions of the patch are one, or a function has two owners; nothing was added.
         """
         bodies = {name: self._bodies(name, found) for name, found in places.items()}
-        sites = [body.entry for found in bodies.values() for body, _ in found]
-        if len(set(sites)) != len(sites):
-            raise Inconsistent(f"{patch.name} replaces one function twice, by different names")
+        _once(patch.name, [body for found in bodies.values() for body, _ in found])
         self.patches[patch.name] = patch
         for name, found in bodies.items():
             self._push(patch.name, name, found)
@@ -228,6 +226,8 @@ class PatchStack:
             Inconsistent: as `add`; nothing was added.
         """
         found = {name: self._bodies(owner, places[name]) for name in self.patches if name in places}
+        for name, bodies in found.items():
+            _once(name, [body for body, _ in bodies])
         for name, patch in self.patches.items():
             self._push(name, owner, found.get(name, []))
             if patch.replace:
@@ -330,3 +330,9 @@ class PatchStack:
 
     def _prune(self) -> None:
         self._functions = {site: item for site, item in self._functions.items() if item.versions}
+
+
+def _once(patch: str, bodies: Sequence[Body]) -> None:
+    """Refuse two functions that are one: a version of it would lie below another of the same patch."""
+    if len({body.entry for body in bodies}) != len(bodies):
+        raise Inconsistent(f"{patch} replaces one function twice, by different names")
