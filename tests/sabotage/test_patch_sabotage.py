@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from patch_driver import drive
+from patch_machine import Machine
 from patch_world import World
 from surefoot.patch import check
 from surefoot.patch.check import Finding
@@ -311,3 +314,20 @@ def test_planted_fault_is_noticed(plant: Callable[[Patch], None], monkeypatch: P
     """Everything else that the engine promises is missed when it is gone."""
     plant(monkeypatch)
     assert first_problem()
+
+
+@pytest.mark.parametrize("plant", [no_stack_check, unreliable_is_clear, one_left_is_none, rollback_skipped])
+def test_hypothesis_finds_faults_too(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    """The state machine of the property test is not blind: it breaks an invariant by itself."""
+    plant(monkeypatch)
+    found = settings(
+        max_examples=200,
+        stateful_step_count=30,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        print_blob=False,
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Machine, settings=found)
