@@ -343,6 +343,7 @@ class Steps:
         Raises:
             SurefootError: a patch in force cannot be applied to it: the module must not be loaded.
         """
+        self.repair()
         wanted = dict(self._speaking_of(name))
         stack = self._stack.copy()
         stack.arrive(name, {patch: self._places(item) for patch, item in wanted.items()})
@@ -366,6 +367,7 @@ class Steps:
         Raises:
             PatchError: the redirections could not be taken back: the module must stay, patched as before.
         """
+        self.repair()
         wanted = self._speaking_of(name)[::-1]
         told = [(patch, item) for patch, item in wanted if patch != self.moving]
         stack = self._stack.copy()
