@@ -388,27 +388,49 @@ def test_a_traced_function_is_refused_and_tracing_may_come_later(
     log_is_clean(machine)
 
 
-def test_a_guest_that_is_killed_in_mid_write_is_told_to_have_ended(
-    kernel: kernels.Kernel, modules: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    doomed = boot(kernel, modules, "doomed")
+@pytest.fixture(scope="module")
+def doomed(kernel: kernels.Kernel, modules: Path) -> Iterator[machines.Machine]:
+    """Give another guest, for what no guest recovers from."""
+    running = boot(kernel, modules, "doomed")
     try:
-        count = 0
-        real = GdbClient.write
-
-        def write(self: GdbClient, addr: int, data: bytes) -> None:
-            nonlocal count
-            count += 1
-            if count == 3:
-                os.kill(doomed.pid, signal.SIGKILL)
-                while doomed.is_running:
-                    time.sleep(0.01)
-            real(self, addr, data)
-
-        monkeypatch.setattr(GdbClient, "write", write)
-        event = apply(StoppedBackend(doomed, Options(modules=modules)))
-        assert event.kind is EventKind.FAILED
-        assert event.state is PatchState.ABSENT
-        assert "the guest has ended" in event.message
+        yield running
     finally:
-        doomed.stop()
+        running.stop()
+
+
+def test_by_force_the_pair_is_mixed(doomed: machines.Machine, modules: Path) -> None:
+    """So the pair's count of mixes can be other than zero: a parked task goes on in the old function."""
+    parked(doomed)
+    backend = StoppedBackend(doomed, Options(modules=modules))
+    events = list(backend.apply(str(_ALL), force=True))
+    assert events[-1].kind is EventKind.COMPLETED
+    [forced] = [event for event in events if event.kind is EventKind.FORCED]
+    assert "sfp_inner" in {task.blocked_by for task in forced.tasks}
+    release(doomed)
+    doomed.console.check("sleep 0.3")
+    is_new, version, mixes = seen(doomed)
+    assert (is_new, version) == (True, 2)
+    assert mixes > 0
+    assert revert(backend).kind is EventKind.COMPLETED
+
+
+def test_a_guest_that_is_killed_in_mid_write_is_told_to_have_ended(
+    doomed: machines.Machine, modules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 0
+    real = GdbClient.write
+
+    def write(self: GdbClient, addr: int, data: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count == 3:
+            os.kill(doomed.pid, signal.SIGKILL)
+            while doomed.is_running:
+                time.sleep(0.01)
+        real(self, addr, data)
+
+    monkeypatch.setattr(GdbClient, "write", write)
+    event = apply(StoppedBackend(doomed, Options(modules=modules)))
+    assert event.kind is EventKind.FAILED
+    assert event.state is PatchState.ABSENT
+    assert "the guest has ended" in event.message

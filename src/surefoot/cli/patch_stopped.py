@@ -286,6 +286,10 @@ def _describe(path: Path) -> Patch:
     Raises:
         InputError: it is not usable, or asks for what this way does not do.
     """
+    if ".ko" in path.suffixes:
+        raise Unsupported(
+            "a guest that is stopped is patched by a description (TOML), not by a livepatch module", file=str(path)
+        )
     with _readable(path):
         text = path.read_text("utf-8")
     patch = parse_description(text, str(path))

@@ -26,7 +26,8 @@ from surefoot.targets.dumpfile import CpuRegisters
 from surefoot.targets.gdb import GdbClient, GdbRefused
 from surefoot.targets.guestlive import open_guest, parse_monitor_registers
 from surefoot.targets.linux import LinuxTarget
-from surefoot.targets.modules import LoadedModule
+from surefoot.targets.modules import list_modules
+from surefoot.targets.reading import u64_at
 from surefoot.targets.vm.folders import locked
 from surefoot.targets.vm.machines import Machine
 from surefoot.targets.vm.qemu import Monitor
@@ -35,6 +36,7 @@ from surefoot.unwind.code import CodeMap
 __all__ = ["StoppedGuest"]
 
 _GDB_LOCK: Final = "gdb.lock"
+_MAX_MODULES: Final = 65536
 _KEPT: Final = 2
 """Code as it is with a patch, and without it."""
 
@@ -72,8 +74,8 @@ class StoppedGuest:
         self._held = ExitStack()
         self._since = 0.0
         self._paused_s = 0.0
-        self._code: CodeMap | None = None
-        self._kept: list[tuple[tuple[LoadedModule, ...], CodeMap]] = []
+        self._prepared: tuple[bytes, CodeMap] | None = None
+        self._kept: list[tuple[bytes, CodeMap]] = []
         with machine.monitor() as monitor:
             if monitor.execute("query-kvm")["enabled"]:
                 raise TargetError(f"guest '{machine.name}' runs on the host's CPUs, whose caches would keep old code")
@@ -91,7 +93,7 @@ class StoppedGuest:
     def prepare(self) -> CodeMap:
         """Read the code anew, with its proofs; what was read before is taken again if no word differs."""
         self.target.refresh_code()
-        modules = tuple(self.target.modules)
+        modules = self._loaded()
         for at, (loaded, code) in enumerate(self._kept):
             if loaded == modules and self._same_code(code):
                 self._kept.insert(0, self._kept.pop(at))
@@ -104,8 +106,26 @@ class StoppedGuest:
             code = replace(code, functions=functions)
             self._kept = [(modules, code), *self._kept[: _KEPT - 1]]
         self.target.use_code(code)
-        self._code = code
+        self._prepared = modules, code
         return code
+
+    def _loaded(self) -> bytes:
+        """Give what tells the loaded modules apart: name, state and memory of each, as the kernel keeps them."""
+        memory, layout = self.target.memory, self.target.tables.layout
+        parts = ("module.name", "module.name_size", "module.mem", "module.mem_count", "sizeof.module_memory")
+        if "modules" not in layout.symbols or not layout.has("module.list", "sizeof.module", *parts):
+            return repr(list_modules(memory, layout, self.target.bias)).encode()  # slower, for kernels before v6.4
+        name, length, blocks, count, size = (layout[part] for part in parts)
+        marks: list[bytes] = []
+        head = layout.symbols["modules"] + self.target.bias
+        node = memory.u64(head)
+        while node and node != head and len(marks) < _MAX_MODULES:
+            block = memory.read(node - layout["module.list"], layout["sizeof.module"])
+            if block is None:
+                break
+            marks.append(block[name : name + length] + block[blocks : blocks + count * size])
+            node = u64_at(block, layout["module.list"])
+        return b"".join(marks)
 
     def pause(self) -> bool:
         """Stop all CPUs; False if somebody else had done so.
@@ -157,7 +177,8 @@ class StoppedGuest:
 
     def look(self) -> Capture | None:
         """Copy every task of the paused guest; None if its code is not what `prepare` read."""
-        if self._code is None or not self._same_code(self._code):
+        modules, code = self._prepared or (b"", None)
+        if code is None or modules != self._loaded() or not self._same_code(code):
             return None
         return self.target.capture()
 
