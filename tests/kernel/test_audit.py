@@ -133,14 +133,48 @@ def test_sarif(kernel: kernels.Kernel, tmp_path: Path) -> None:
     assert sarif_schema.findings(json.loads(path.read_text(encoding="utf-8"))) == []
 
 
+TYPE: Final = """
+addEventListener('load', () => {
+  for (const [box, text] of [['#search', 'preempt_schedule'], ['#patch-search', 'cpu_switch_to'],
+      ['[data-rows=window-rows]', 'kretprobe']]) {
+    const input = document.querySelector(box);
+    input.value = text;
+    input.dispatchEvent(new Event('input'));
+  }
+});
+"""
+"""What a reader would type, for a browser that nobody sits at."""
+
+
+@pytest.mark.needs("chromium")
+def test_the_tables_can_be_searched(kernel: kernels.Kernel, tmp_path: Path) -> None:
+    path = tmp_path / "audit.html"
+    assert surefoot(kernel.vmlinux, "--format", "html", "-o", path, "--fail-on", "never").returncode == Exit.WELL
+    path.write_text(path.read_text(encoding="utf-8") + f"<script>{TYPE}</script>", encoding="utf-8")
+    page = dumped(path, tmp_path)
+    found = page.split('<tbody id="rows">')[1].split("</tbody>")[0]
+    assert 1 <= found.count("<tr>") < 10
+    assert "ftrace_return_to_handler" in found
+    bare = page.split('<tbody id="patch-rows">')[1].split("</tbody>")[0]
+    assert re.findall(r'<td class="symbol">([^<]+)</td>', bare) == ["cpu_switch_to"]
+    shown = re.findall(r'<tr(?: hidden="")?><td class="mono">([^<]+)<', page.split('id="window-rows"')[1])
+    hidden = re.findall(r'<tr hidden=""><td class="mono">([^<]+)<', page.split('id="window-rows"')[1])
+    assert set(shown) - set(hidden) == {"__kretprobe_trampoline"}
+
+
+def dumped(path: Path, folder: Path) -> str:
+    """The page after its scripts have run."""
+    words = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    words += ["--virtual-time-budget=10000", "--dump-dom", path.as_uri()]
+    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
 @pytest.mark.needs("chromium")
 def test_the_page_works_in_a_browser(kernel: kernels.Kernel, tmp_path: Path) -> None:
     """Its script runs to the end, fills the tables and draws the map, with nothing but the one file."""
     path = tmp_path / "audit.html"
     assert surefoot(kernel.vmlinux, "--format", "html", "-o", path, "--fail-on", "never").returncode == Exit.WELL
-    words = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    words += ["--virtual-time-budget=10000", "--dump-dom", path.as_uri()]
-    page = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout
+    page = dumped(path, tmp_path)
     assert 'data-ready="yes"' in page
     rows = page.split('<tbody id="rows">')[1].split("</tbody>")[0]
     assert rows.count('<td class="symbol">') == 100

@@ -53,6 +53,7 @@ def audit_html(report: AuditReport) -> str:
         *_head(report),
         *_map(),
         *_parts(report.main, examples),
+        *_trampolines(report.main),
         *_modules(report),
         *_explorer(),
         *_patching(report.main),
@@ -220,13 +221,29 @@ def _modules(report: AuditReport) -> Iterator[str]:
     """Give a table of the modules."""
     if len(report.images) < 2:
         return
-    yield f"<h2>{len(report.images) - 1:,} modules</h2><div class='card scroll'>"
-    yield "<table><tr><th>module<th class=n>findings"
+    yield f"<h2>{len(report.images) - 1:,} modules</h2><div class=card><div class=tools>"
+    yield "<input type=search data-rows=module-rows placeholder=module aria-label='search modules'></div>"
+    yield "<div class=scroll><table id=module-rows><tr><th>module<th class=n>findings"
     yield "".join(f"<th class=n>{_LABELS[name]}" for name in KEYS) + "</tr>"
     for image in sorted(report.images[1:], key=lambda each: -len(each.findings)):
         cells = "".join(_cell(count) for count in image.addresses().values())
         yield f"<tr><td class=mono>{escape(image.module)}<td class=n>{len(image.findings):,}{cells}</tr>"
-    yield "</table></div>"
+    yield "</table></div></div>"
+
+
+def _trampolines(image: ImageReport) -> Iterator[str]:
+    """Give the table of the windows of return trampolines."""
+    windows = image.audit.windows
+    if not windows:
+        return
+    yield "<h2>Windows of the return trampolines</h2><div class=card><div class=tools>"
+    yield "<input type=search data-rows=window-rows placeholder='name, place' aria-label='search windows'></div>"
+    yield "<div class=scroll><table id=window-rows><tr><th>trampoline<th>window<th>return address<th>a walk</tr>"
+    for each in windows:
+        span = f"+{each.low - each.start:#x} to +{each.high - each.start:#x}"
+        yield f"<tr><td class=mono>{escape(each.name)}<br><span class=id>{address(each.low)}</span>"
+        yield f"<td>{each.phase}<br><span class=id>{span}</span><td>{escape(each.place)}<td>{escape(each.walk)}</tr>"
+    yield "</table></div></div>"
 
 
 def _explorer() -> Iterator[str]:

@@ -141,7 +141,7 @@ def facts(image: ImageReport, part: Part) -> Iterator[str]:
     if part is Part.PROOFS and audit.subject.signing is not None and audit.subject.signing.claimed:
         signing = audit.subject.signing
         yield (
-            f"rows say of {signing.claimed:,} proved instructions that the return address is signed; of all proved "
+            f"Rows say of {signing.claimed:,} proved instructions that the return address is signed; of all proved "
             f"ones {signing.wrong.size:,} say wrongly whether it is, {signing.open.size:,} are not decided"
         )
     elif part is Part.CALLS and audit.end_calls.call.size:

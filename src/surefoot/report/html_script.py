@@ -165,6 +165,15 @@ $('patch-search').addEventListener('input', () => patchRows(true));
 $('patch-why').addEventListener('change', () => patchRows(true));
 $('patch-next').addEventListener('click', () => { named += 200; patchRows(false); });
 
+// Tables that are in the page as they are: rows are hidden that lack a word.
+for (const box of document.querySelectorAll('[data-rows]')) {
+  const rows = [...$(box.dataset.rows).rows].slice(1);
+  box.addEventListener('input', () => {
+    const words = box.value.toLowerCase().split(/\\s+/).filter(Boolean);
+    for (const row of rows) row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+  });
+}
+
 for (const slot of document.querySelectorAll('[data-example]')) {
   const lines = data.findings[Number(slot.dataset.example)][6];
   if (lines && lines.length) slot.innerHTML = listing(lines);
