@@ -213,7 +213,7 @@ class StoppedGuest:
         if self._monitor is None:
             raise TargetError("a guest that runs is not written to")
         physical = self._physical(addr)
-        if self.target.prog.read(physical, len(data), physical=True) != self.read(addr, len(data)):
+        if self._read_physical(physical, len(data)) != self.read(addr, len(data)):
             raise TargetError(f"the page tables of guest '{self.machine.name}' lead elsewhere from {addr:#x}")
         try:
             self._open_gdb().write(physical, data)
@@ -237,6 +237,19 @@ class StoppedGuest:
             return int(_linux_helper_follow_phys(self.target.prog, int(root[1], 16) if root else 0, addr))
         except (LookupError, NotImplementedError, ValueError) as error:
             raise TargetError(f"{addr:#x} cannot be translated to a physical address: {error}") from error
+
+    def _read_physical(self, addr: int, size: int) -> bytes:
+        """Give bytes of physical memory.
+
+        Raises:
+            TargetError: there is none.
+        """
+        try:
+            data: bytes = self.target.prog.read(addr, size, physical=True)
+        except Exception as error:
+            # drgn reports unreadable memory of some transports as a bare Exception.
+            raise TargetError(f"the guest has no memory at physical address {addr:#x}: {error}") from error
+        return data
 
     def _open_gdb(self) -> GdbClient:
         if self._gdb is None:
