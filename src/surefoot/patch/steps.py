@@ -301,7 +301,8 @@ class Steps:
             if self._owed is None:
                 self._owed = list(ledger.ready)
             while self._owed:
-                ledger.post_patch(self._owed[0])
+                if self._owed[0] in ledger.ready:  # a module may have gone since
+                    ledger.post_patch(self._owed[0])
                 self._owed.pop(0)
         else:
             ledger.undo()
