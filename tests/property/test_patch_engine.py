@@ -35,6 +35,12 @@ def test_runs_reach_everything_that_can_happen() -> None:
     assert {"thrown", "closed", "reversed", "module True", "module False", "NotApplied"} <= seen
 
 
+@pytest.mark.parametrize("seed", [645, 1977, 206_019, 207_927, 308_387])
+def test_runs_that_once_found_something(seed: int) -> None:
+    """Interrupts in the last steps, and modules that come and go between a broken start and its repair."""
+    assert drive(seed, 60).problems == []
+
+
 @pytest.mark.slow
 def test_ten_thousand_transitions_without_a_mix() -> None:
     """Begun, turned round and ended at random instants, every second run with interrupts and failures."""
