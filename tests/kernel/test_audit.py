@@ -199,7 +199,7 @@ def test_source_lines_of_a_module_are_addr2lines(kernel: kernels.Kernel) -> None
     low, high = int(text["start"], 16), int(text["end"], 16)
     places = {int(each["address"], 16) - low: each["source"] for each in found["findings"]}
     places = {off: source for off, source in places.items() if 0 <= off < high - low}
-    command = [ADDR2LINE, "-e", path, "-j", ".text", *(hex(off) for off in places)]
+    command = [ADDR2LINE, "-e", str(path), "-j", ".text", *(hex(off) for off in places)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     theirs = [re.sub(r" \(discriminator \d+\)$", "", line) for line in done.stdout.splitlines()]
     assert len(theirs) == len(places) > 0
