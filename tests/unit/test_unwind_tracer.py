@@ -16,7 +16,7 @@ from world import Function, Op, call, framed, leaf, lr_only, nops, without_rules
 from world_cases import run_blocked, run_interrupted, run_until
 from world_cpu import Cpu, Entry, Stop
 from world_kernel import Task, World, frames_of, reason_of, task_of
-from world_tracer import GRAPH, hooked, preempted, start_tracer
+from world_tracer import GRAPH, HOOKS, hooked, preempted, start_tracer
 
 IN_TRAMPOLINES: Final = {Reason.TRAMPOLINE_WINDOW, Reason.ENTRY_CODE, Reason.SWITCHING}
 
@@ -229,3 +229,26 @@ def test_running_task_at_the_first_word_of_the_tracer() -> None:
     traces = World(cpu.program, [task]).walk()
     assert reason_of(traces) is Reason.NONE
     assert frames_of(traces, 0) == task.truth
+
+
+def in_a_window(*, stale: bool) -> list[tuple[str | None, Reason, Task]]:
+    """F1 has returned and its entry is off the list; an interrupt comes, and f2, which it calls, is traced."""
+    functions = [framed("f0", [*call("f1"), *nops(2)]), framed("f1", nops(2), site=True), site("f2", nops(1))]
+    cpu = start_tracer(functions)
+    cpu.traced, cpu.take = frozenset({"f1"}), lambda _: True
+    run_until(cpu, cpu.program.find("ftrace_return_to_handler", "hook") + 4)
+    assert cpu.fgraph == []
+    HOOKS.stale = (cpu.load(cpu.fp), cpu.program.at("f1", 1)) if stale else (0, 0)
+    cpu.interrupt()
+    cpu.pick = lambda _, op: "f2" if op.arg == ("gic_handle_irq",) else str(op.arg[0])
+    cpu.preempt = True
+    return every_instant(cpu)
+
+
+def test_half_written_entry_over_one_that_was_taken_off() -> None:
+    """Words of the entry that is gone look as if it were there still, with another address: refused."""
+    assert refused_in(in_a_window(stale=False), "ftrace_graph_func") == set()
+    found = in_a_window(stale=True)
+    assert refused_in(found, "ftrace_graph_func") == {Reason.TRAMPOLINE_WINDOW}
+    refused = [len(task.fgraph) for where, reason, task in found if where == "ftrace_graph_func" and reason]
+    assert refused == [1, 1]

@@ -130,6 +130,7 @@ class Cursor:
         fgraph: (w,) int64, next function-graph entry that may be used.
         kretprobe: (w,) int64, next kretprobe entry that may be used.
         spare: (w,) int64, a function-graph entry that need not be used, -1 for none.
+        suspect: (w,) int64, a function-graph entry that may be half-written, -1 for none.
         doubt: (w,) bool, certainty is lost; frames are followed for display only.
     """
 
@@ -148,6 +149,7 @@ class Cursor:
     fgraph: Row
     kretprobe: Row
     spare: Row
+    suspect: Row
     doubt: Mask
 
     def __len__(self) -> int:

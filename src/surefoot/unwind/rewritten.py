@@ -108,11 +108,17 @@ def handler_window(ctx: Context, cur: Cursor, at: Row) -> tuple[Step, Row]:
     book, task, key = ctx.tasks.fgraph, cur.task[at], cur.fp[at]
     spare, cursor, stop = cur.spare[at], cur.fgraph[at], book.first[task + 1]
     newest = _has_key(ctx, cursor, stop, key)
-    newest |= (cursor == spare) & _has_key(ctx, cursor + 1, stop, key)
+    behind = (cursor == spare) & _has_key(ctx, cursor + 1, stop, key)
     match = match_entries(book, task, cursor, key, ctx.return_to_handler, spare=spare)
     step.fail(book.broken[task], Reason.FGRAPH_BROKEN, key)
     saved, is_popped = _popped(ctx, cur, at)
+    # Words left in an entry that is being written can name this frame, whose own entry may have been taken off. Then
+    # the registers hold the address; where they hold the entry's, it is right either way.
+    agree = is_popped & (ctx.layout.strip(saved) == ctx.layout.strip(match.ret))
+    doubtful = newest & ~behind & (cursor == cur.suspect[at]) & ~agree
+    newest |= behind
     is_popped &= ~newest
+    step.fail(doubtful, Reason.TRAMPOLINE_WINDOW, cur.pc[at])
     step.fail(~is_popped & (~newest | (match.entry < 0)), Reason.TRAMPOLINE_WINDOW, cur.pc[at])
     traced = np.where(is_popped, np.int64(-1), _traced_function(ctx, match))
     step.fail(~is_popped & (match.skipped | (traced < 0)), Reason.FGRAPH_MISMATCH, key)

@@ -120,13 +120,18 @@ def _claim(ctx: Context, cur: Cursor, at: Row, step: Step, function: Row) -> Non
     todo = np.flatnonzero(step.reason == 0)
     whole, same = _compare(ctx, cur, at, step, function, todo)
     again = todo[~whole & (cur.spare[at[todo]] == cur.fgraph[at[todo]])]
-    cur.fgraph[at[todo[whole]]] += 1
-    cur.spare[at[todo[same & ~whole]]] = cur.fgraph[at[todo[same & ~whole]]]
+    _note(cur, at[todo], whole, same)
     if again.size:  # what may be passed over has been offered on the inside: pass over it, and look at the next
         cur.fgraph[at[again]] += 1
-        whole, same = _compare(ctx, cur, at, step, function, again)
-        cur.fgraph[at[again[whole]]] += 1
-        cur.spare[at[again[same & ~whole]]] = cur.fgraph[at[again[same & ~whole]]]
+        _note(cur, at[again], *_compare(ctx, cur, at, step, function, again))
+
+
+def _note(cur: Cursor, at: Row, whole: Mask, same: Mask) -> None:
+    """Claim the newest entries that are whole; of the others note that they may be half-written, or passed over."""
+    newest = cur.fgraph[at]
+    cur.suspect[at[~whole]] = newest[~whole]
+    cur.spare[at[same & ~whole]] = newest[same & ~whole]
+    cur.fgraph[at[whole]] += 1
 
 
 def _compare(ctx: Context, cur: Cursor, at: Row, step: Step, function: Row, idx: Row) -> tuple[Mask, Mask]:

@@ -145,6 +145,7 @@ def _begin(ctx: Context, verdicts: _Verdicts) -> Cursor:
         fgraph=tasks.fgraph.first[at].copy(),
         kretprobe=tasks.kretprobe.first[at].copy(),
         spare=np.full(at.size, -1, dtype=np.int64),
+        suspect=np.full(at.size, -1, dtype=np.int64),
         doubt=np.zeros(at.size, dtype=np.bool_),
     )
     if ctx.mode is Mode.FP:
