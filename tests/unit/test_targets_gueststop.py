@@ -14,7 +14,8 @@ import pytest
 
 from surefoot.errors import TargetError, Unavailable
 from surefoot.targets import gueststop
-from surefoot.targets.gueststop import StoppedGuest
+from surefoot.targets.dumpfile import CpuRegisters
+from surefoot.targets.gueststop import StoppedGuest, before_entry
 
 
 class FakeMonitor:
@@ -127,6 +128,19 @@ def test_a_resume_that_fails_can_be_tried_again(machine: FakeMachine, guest: Sto
 def test_a_guest_that_runs_is_not_written_to(guest: StoppedGuest) -> None:
     with pytest.raises(TargetError, match="runs"):
         guest.write(0xFFFF_8000_0000_0000, b"\0" * 4)
+
+
+@pytest.mark.parametrize(
+    ("offset", "is_user"),
+    [(0x400, True), (0x480, True), (0x780, True), (0x404, False), (0x200, False), (0x380, False), (0x800, False)],
+)
+def test_only_the_first_instruction_after_user_space_is_as_good_as_user_space(offset: int, *, is_user: bool) -> None:
+    """One instruction later something is on the stack; and the lower vectors are taken within the kernel."""
+    vectors = 0xFFFF_8000_0001_0800
+    registers = CpuRegisters((0,) * 31, 0, vectors + offset, 0x6000_03C5, 1)
+    assert not registers.is_user
+    assert before_entry(registers, vectors).is_user == is_user
+    assert before_entry(registers, 0) is registers
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

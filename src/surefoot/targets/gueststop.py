@@ -22,7 +22,7 @@ import numpy as np
 from surefoot.errors import TargetError, Unavailable
 from surefoot.targets.cache import TableCache
 from surefoot.targets.capture import Capture
-from surefoot.targets.dumpfile import CpuRegisters
+from surefoot.targets.dumpfile import CpuRegisters, ExceptionLevel
 from surefoot.targets.gdb import GdbClient, GdbRefused
 from surefoot.targets.guestlive import open_guest, parse_monitor_registers
 from surefoot.targets.linux import LinuxTarget
@@ -33,12 +33,44 @@ from surefoot.targets.vm.machines import Machine
 from surefoot.targets.vm.qemu import Monitor
 from surefoot.unwind.code import CodeMap
 
-__all__ = ["StoppedGuest"]
+__all__ = ["StoppedGuest", "before_entry"]
 
 _GDB_LOCK: Final = "gdb.lock"
+_VECTORS: Final = "vectors"
+_FROM_USER, _VECTORS_END, _VECTOR = 0x400, 0x800, 0x80
 _MAX_MODULES: Final = 65536
 _KEPT: Final = 2
 """Code as it is with a patch, and without it."""
+
+
+def before_entry(registers: CpuRegisters, vectors: int) -> CpuRegisters:
+    """Take a CPU that has left user space but has not executed anything since for one in user space.
+
+    QEMU likes to stop a CPU just there, when it has taken an exception. The vectors from 0x400 on are those of
+    exceptions from a lower level (DDI 0487, D1.3.1): at their first instructions nothing of the kernel is live.
+
+    Args:
+        registers: of a CPU.
+        vectors: address of the kernel's vectors, 0 if it is not known.
+    """
+    offset = registers.pc - vectors
+    if not vectors or not _FROM_USER <= offset < _VECTORS_END or offset % _VECTOR:
+        return registers
+    return registers._replace(pstate=registers.pstate & ~ExceptionLevel.MASK)
+
+
+def _vectors_of(code: CodeMap) -> int:
+    """Give the address of the kernel's exception vectors, 0 where that is not certain.
+
+    Source:
+        arch/arm64/kernel/entry.S: vectors; VBAR_EL1 is aligned to 2 KiB (DDI 0487, D19.2.160).
+    """
+    functions = code.functions
+    found = [at for at, name in enumerate(functions.names) if name == _VECTORS]
+    if len(found) != 1:
+        return 0
+    start, end = int(functions.start[found[0]]), int(functions.end[found[0]])
+    return start if end - start == _VECTORS_END and start % _VECTORS_END == 0 else 0
 
 
 class StoppedGuest:
@@ -74,6 +106,7 @@ class StoppedGuest:
         self._held = ExitStack()
         self._since = 0.0
         self._paused_s = 0.0
+        self._vectors = 0
         self._prepared: tuple[bytes, CodeMap] | None = None
         self._kept: list[tuple[bytes, CodeMap]] = []
         with machine.monitor() as monitor:
@@ -105,6 +138,7 @@ class StoppedGuest:
             functions = replace(code.functions, names=tuple(code.functions.names))
             code = replace(code, functions=functions)
             self._kept = [(modules, code), *self._kept[: _KEPT - 1]]
+            self._vectors = _vectors_of(code)  # of the kernel, whose place does not change
         self.target.use_code(code)
         self._prepared = modules, code
         return code
@@ -270,9 +304,11 @@ class StoppedGuest:
         """Give the registers of all CPUs."""
         command = {"command-line": "info registers -a"}
         if self._monitor is not None:
-            return parse_monitor_registers(str(self._monitor.execute("human-monitor-command", command)))
-        with self.machine.monitor() as monitor:
-            return parse_monitor_registers(str(monitor.execute("human-monitor-command", command)))
+            text = self._monitor.execute("human-monitor-command", command)
+        else:
+            with self.machine.monitor() as monitor:
+                text = monitor.execute("human-monitor-command", command)
+        return [before_entry(each, self._vectors) for each in parse_monitor_registers(str(text))]
 
     @contextmanager
     def shield(self) -> Iterator[None]:
