@@ -25,6 +25,11 @@ _LOOK_AFTER_S: Final = 0.5
 _LOOK_EVERY_S: Final = 1.0
 """The kernel itself looks at all tasks as often."""
 
+_FINISHING: Final = (
+    "every task has gone over, but the kernel has not finished: it waits until each task has slept or left the kernel "
+    "once (synchronize_rcu_tasks), and holds its lock meanwhile"
+)
+
 
 class Clock(NamedTuple):
     """Time.
@@ -78,7 +83,7 @@ class Follower:
         self._began = clock.now()
         self._since = self._began
         self._left: dict[Side, list[Range]] = {}
-        self._over: set[int] = set()
+        self._waiting: set[int] | None = None
         self._held: object = None
         self._warned: set[str] = set()
         self._certified: dict[int, tuple[int, bool]] | None = None
@@ -90,7 +95,7 @@ class Follower:
     def restart(self) -> None:
         """Count the time limit anew: the transition goes the other way."""
         self._since = self._clock.now()
-        self._over.clear()
+        self._waiting = None
         self._held = None
 
     def look(self) -> Judged | Event:
@@ -150,8 +155,9 @@ class Follower:
     def _progress(self, survey: Survey, side: Side, state: PatchState) -> Generator[Event, None, None]:
         """Tell who has gone over since the last time."""
         over, left = survey.states(side)
-        fresh = [thread for thread in over if thread.pid not in self._over]
-        self._over = {thread.pid for thread in over}
+        # Threads that are born over, such as those that this very look takes, are nobody's news.
+        fresh = [thread for thread in over if self._waiting is None or thread.pid in self._waiting]
+        self._waiting = {thread.pid for thread in left}
         if fresh:
             tasks = tuple(TaskState(thread.pid, thread.comm, crossed=True) for thread in fresh)
             figures = {"tasks": float(len(over) + len(left))}
@@ -177,6 +183,8 @@ class Follower:
             figures = {"tasks": float(len(judged.tasks)), "pause_ms": 1000 * judged.look.paused_s}
             blockers = diagnosis.blockers
             yield self.event(EventKind.BLOCKED, state, tasks=blockers, left=len(blockers), figures=figures)
+        if not held:
+            yield from self._warn([_FINISHING], state)
         if held and force and self._certified is None:
             yield from self._force(judged, diagnosis, state)
 
@@ -206,8 +214,8 @@ class Follower:
             return
         left = self._left.get(side) or judged.left_by(self.name, side)
         self.stranded = judged.stranded(left)
-        warnings = judged.end_warnings(self.name)
-        warnings += [
+        yield from self._warn(judged.end_warnings(self.name), state)
+        warnings = [
             f"the transition is over, but {task.comm} ({task.pid}) is still in the code that was left: {task.reason}"
             for task in self.stranded
         ]

@@ -3,7 +3,7 @@
 Sources: Documentation/ABI/testing/sysfs-kernel-livepatch, kernel/livepatch/core.c and fs/proc/base.c:
 proc_pid_patch_state (Linux 7.3). One look is one text of lines, however the port gets it:
 
-- ``./PATCH/FILE:VALUE`` and ``./PATCH/OBJECT/FILE:VALUE`` for the files below /sys/kernel/livepatch, and
+- ``./PATCH/FILE:VALUE`` and ``./PATCH/OBJECT/FILE:VALUE`` for the files of FILES below /sys/kernel/livepatch, and
   ``./PATCH/OBJECT/FUNCTION,POSITION`` for the folders of functions, which hold no files;
 - ``TGID/task/PID/patch_state:VALUE`` and ``TGID/task/PID/comm:NAME`` for every thread.
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 __all__ = [
+    "FILES",
     "LIVEPATCH",
     "KlpPort",
     "Survey",
@@ -31,6 +32,9 @@ __all__ = [
 
 LIVEPATCH: Final = "/sys/kernel/livepatch"
 """Where the kernel shows its live patches."""
+FILES: Final = ("enabled", "transition", "replace", "patched")
+"""What is read there. `force` can only be written; whoever reads `stack_order` waits for klp_mutex, which the kernel
+holds while it waits for every task to be switched once at the end of a transition: for ever, if one task loops."""
 
 _THREAD: Final = re.compile(r"^(\d{1,10})/task/(\d{1,10})/(patch_state|comm):(.*)$")
 _NUMBER: Final = re.compile(r"^-?\d{1,10}$")
@@ -108,7 +112,6 @@ class SysfsPatch:
         enabled: it is in force, or about to be; False also while it is being taken back.
         transition: it is under way.
         replace: it replaces all others.
-        stack_order: 1 = oldest; None where the kernel does not say (before v6.14).
         objects: what it patches.
     """
 
@@ -116,7 +119,6 @@ class SysfsPatch:
     enabled: bool | None
     transition: bool | None
     replace: bool | None
-    stack_order: int | None
     objects: tuple[SysfsObject, ...]
 
 
@@ -201,7 +203,6 @@ def parse_survey(text: str) -> Survey:
             enabled=_flag(found.get("enabled")),
             transition=_flag(found.get("transition")),
             replace=_flag(found.get("replace")),
-            stack_order=_number(found.get("stack_order", "")),
             objects=tuple(
                 SysfsObject(part, _flag(values.get((name, part))), tuple(sorted(functions)))
                 for part, functions in sorted(objects.get(name, {}).items())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from surefoot.errors import TargetError
-from surefoot.targets.klp import LIVEPATCH
+from surefoot.targets.klp import FILES, LIVEPATCH
 from surefoot.targets.vm.guest import Console
 
 __all__ = ["GuestPort", "LocalPort", "module_name"]
@@ -23,10 +23,11 @@ _LOAD_TIMEOUT_S: Final = 120.0
 _NAME: Final = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 
 _SURVEY: Final = (
-    f"cd {LIVEPATCH} 2>/dev/null && {{ find . -mindepth 1 -type d; grep -rs '' . ; }}; "
+    f"cd {LIVEPATCH} 2>/dev/null && {{ find . -mindepth 1 -type d; "
+    f"grep -Hs '' {' '.join(f'./*/{name} ./*/*/{name}' for name in FILES)}; }}; "
     "cd /proc && grep -Hs '' [0-9]*/task/[0-9]*/patch_state [0-9]*/task/[0-9]*/comm; true"
 )
-"""One process for all threads; a file that cannot be read (`force`, a thread that ended) is passed over."""
+"""One process for all threads; a file that is not there (any more) is passed over."""
 
 
 def module_name(source: str) -> str:
@@ -183,7 +184,7 @@ class LocalPort:
         for name in self.list_dir(f"{LIVEPATCH}/{patch}"):
             place = f"{LIVEPATCH}/{patch}/{name}"
             if not self._at(place).is_dir():
-                text = self.read_text(place) if name != "force" else None
+                text = self.read_text(place) if name in FILES else None
                 if text is not None:
                     lines.append(f"./{patch}/{name}:{text.rstrip()}")
                 continue
@@ -191,6 +192,6 @@ class LocalPort:
             for item in self.list_dir(place):
                 if self._at(f"{place}/{item}").is_dir():
                     lines.append(f"./{patch}/{name}/{item}")
-                else:
+                elif item in FILES:
                     text = self.read_text(f"{place}/{item}") or ""
                     lines.append(f"./{patch}/{name}/{item}:{text.rstrip()}")
