@@ -107,6 +107,7 @@ class KlpBackend:
             for text in self._before(word):
                 yield follower.event(EventKind.WARNING, PatchState.ABSENT, message=text)
             yield follower.event(EventKind.STARTED, PatchState.APPLYING, message=f"loading {name}")
+            self._remove(name)  # a module whose patch was taken back before, and nobody unloaded it
             try:
                 self._port.load_module(word, parameters)
             except TargetError as error:
@@ -227,7 +228,7 @@ class KlpBackend:
         if not self._port.list_dir(f"/sys/module/{name}"):
             return ""
         problem = ""
-        for _ in range(_UNLOAD_TRIES):
+        for _ in range(_UNLOAD_TRIES):  # the kernel lets go of it some time after the patch has gone from sysfs
             try:
                 self._port.unload_module(name)
             except TargetError as error:

@@ -10,7 +10,7 @@ from surefoot.cli.patch_klp_judge import Judged, judge
 from surefoot.errors import SurefootError
 from surefoot.patch.check import Range
 from surefoot.patch.diagnose import Diagnosis
-from surefoot.patch.events import Event, EventKind, PatchState, TaskState
+from surefoot.patch.events import Event, EventKind, Hold, PatchState, TaskState
 from surefoot.patch.klp import Side
 from surefoot.targets.klp import LIVEPATCH, Survey, SysfsPatch, parse_survey
 
@@ -26,8 +26,8 @@ _LOOK_EVERY_S: Final = 1.0
 """The kernel itself looks at all tasks as often."""
 
 _FINISHING: Final = (
-    "every task has gone over, but the kernel has not finished: it waits until each task has slept or left the kernel "
-    "once (synchronize_rcu_tasks), and holds its lock meanwhile"
+    "every task has gone over, but the kernel has not finished: it waits until each task has slept or left the "
+    "kernel once (synchronize_rcu_tasks), and holds its lock meanwhile"
 )
 
 
@@ -177,13 +177,15 @@ class Follower:
         self._left.setdefault(side, judged.left_by(self.name, side))
         diagnosis = judged.diagnosis()
         yield from self._warn([*judged.end_warnings(self.name), *diagnosis.warnings], state)
-        held = {(task.pid, task.hold, task.blocked_by) for task in diagnosis.blockers}
+        # Whom nothing holds goes over at the kernel's next look: no news.
+        blockers = tuple(task for task in diagnosis.blockers if task.hold is not Hold.UNKNOWN)
+        held = {(task.pid, task.hold, task.blocked_by) for task in blockers}
         if held and held != self._held:
-            self._held = held
             figures = {"tasks": float(len(judged.tasks)), "pause_ms": 1000 * judged.look.paused_s}
-            blockers = diagnosis.blockers
-            yield self.event(EventKind.BLOCKED, state, tasks=blockers, left=len(blockers), figures=figures)
-        if not held:
+            left = len(diagnosis.blockers)
+            yield self.event(EventKind.BLOCKED, state, tasks=blockers, left=left, figures=figures)
+        self._held = held
+        if not diagnosis.blockers:
             yield from self._warn([_FINISHING], state)
         if held and force and self._certified is None:
             yield from self._force(judged, diagnosis, state)
