@@ -224,7 +224,7 @@ class Driver:
         if hold is Hold.ON_STACK:
             self._expect(name is not None and self.world.is_in(pid, name), f"{pid} is not in {name}")
         elif hold is Hold.CHOOSING:
-            self._expect(task.step in {"tracer", "handler", "chosen"}, f"{pid} is not in the tracer")
+            self._expect(task.step in {"tracer", "handler", "handled", "chosen"}, f"{pid} is not in the tracer")
         elif hold is Hold.UNRELIABLE:
             self._expect(any(frame.code.name == "asm" for frame in task.frames), f"{pid} is not in assembly")
         elif hold is None:

@@ -100,8 +100,8 @@ class Task:
     """A task of the little kernel.
 
     Attributes:
-        step: where between two operations it is: "run", "user", "sleep", "site", "tracer", "handler", "chosen",
-            "leaving" (it has read the flag and the goal).
+        step: where between two operations it is: "run", "user", "sleep", "site", "tracer", "handler", "handled" (it
+            has chosen, and is in the handler still), "chosen", "leaving" (it has read the flag and the goal).
         parked: it sleeps until the test lets it go.
     """
 
@@ -138,6 +138,7 @@ class World:
         fail_callbacks: symbols that fail.
         interrupt_in: calls of the target until one is interrupted, before or after it had its effect.
         broken: then it is not an interrupt, but an error of the target.
+        restless: the module comes and goes by itself.
     """
 
     def __init__(self, seed: int, tasks: int = 5) -> None:
@@ -158,6 +159,7 @@ class World:
         self.fail_callbacks: set[str] = set()
         self.interrupt_in: int | None = None
         self.masked = self.broken = False
+        self.restless = True
         self.current: Task | None = None
         self.ticks = 0
         self.allowed: set[tuple[str, str, str, str]] = set()
@@ -289,8 +291,12 @@ class World:
     def barrier(self) -> None:
         def effect() -> None:
             self.steps(self.rng.randrange(6))
+            self._maybe_module(0.2)
             for task in list(self.tasks_by_pid.values()):
-                while task.step in {"tracer", "handler", "chosen", "leaving"} and task.pid in self.tasks_by_pid:
+                while (
+                    task.step in {"tracer", "handler", "handled", "chosen", "leaving"}
+                    and task.pid in self.tasks_by_pid
+                ):
                     self.step(task)
 
         self._called(effect)
@@ -298,8 +304,7 @@ class World:
     def run(self) -> bool:
         def effect() -> None:
             self.steps(self.rng.randrange(1, 40))
-            if self.engine is not None and self.rng.random() < 0.03:
-                self.toggle_module()
+            self._maybe_module(0.03)
 
         self._called(effect)
         return True
@@ -316,6 +321,10 @@ class World:
             task.frames = [Frame(self.codes[kind, ORIGINAL])]
         self.tasks_by_pid[task.pid] = task
         return task
+
+    def _maybe_module(self, chance: float) -> None:
+        if self.engine is not None and self.restless and self.rng.random() < chance:
+            self.toggle_module()
 
     def toggle_module(self) -> bool:
         """Load the module, or unload it if no task is in it; gives whether that was possible."""
@@ -387,6 +396,9 @@ class World:
         row = task.row
         site = self.codes[task.target, ORIGINAL].start
         task.entry = site if row is None else row.patched if task.seen is Side.PATCHED else row.unpatched
+        task.step = "handled"
+
+    def _in_handled(self, task: Task) -> None:
         task.step = "chosen"
 
     def _read(self, task: Task, *, first: bool) -> None:
@@ -478,12 +490,12 @@ class World:
         )
 
     def _walk(self, task: Task) -> tuple[list[tuple[int, int]], Reason]:
-        if task is self.current and task.step != "user" and self.rng.random() < 0.5:
+        if task is self.current and task.step not in {"user", "sleep"} and self.rng.random() < 0.5:
             return [], Reason.ON_CPU
         inner = self._innermost(task)
         if task.step == "leaving":
             return inner, Reason.NONE
-        if task.step in {"site", "tracer", "handler", "chosen"}:
+        if task.step in {"site", "tracer", "handler", "handled", "chosen"}:
             return [*inner, *(self._return(frame) for frame in task.frames[::-1])], Reason.NONE
         if not task.frames:
             return [], Reason.NONE
@@ -503,6 +515,7 @@ class World:
             "site": [(site + 4, exact)],
             "tracer": [(self.tracer.start + 8, exact), (site + 8, frame)],
             "handler": [(self.handler.start + 8, exact), (self.tracer.start + 20, frame), (site + 8, frame)],
+            "handled": [(self.handler.start + 48, exact), (self.tracer.start + 20, frame), (site + 8, frame)],
             "chosen": [(self.tracer.start + 40, exact)],
             "leaving": [(self.leaving.start + 8, exact)],
         }.get(task.step, [])
@@ -518,7 +531,7 @@ class World:
         versions, found = naive(patches), []
         for task in self.tasks_by_pid.values():
             codes = [frame.code for frame in task.frames]
-            if task.step == "chosen":
+            if task.step in {"handled", "chosen"}:
                 codes.append(self.by_entry[task.entry])
             found += [f"task {task.pid} is in {c.name}.{c.label}" for c in codes if c.label != versions[c.name]]
         return found

@@ -21,7 +21,7 @@ A, B, R = PATCHES["A"], PATCHES["B"], PATCHES["R"]
 def made(seed: int = 1, *, timeout: float | None = None, grace: int = 30) -> tuple[World, Engine]:
     world = World(seed)
     engine = Engine(world, lambda: float(world.ticks), Settings(timeout_s=timeout, grace=grace))
-    world.engine = engine
+    world.engine, world.restless = engine, False
     for in_force in (["A"], ["A", "B"], ["R"], ["R", "A"], ["C"]):
         world.configure(in_force)
     return world, engine

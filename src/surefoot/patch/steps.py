@@ -46,7 +46,7 @@ class Steps:
         self._ledgers: dict[str, CallbackLedger] = {}
         self._partial: str | None = None
         self._repair: Callable[[], None] | None = None
-        self._redirected = self._settled = False
+        self._redirected = self._settled = self._starting = False
         self._owed: list[PatchObject] | None = None
         self.transition: Transition | None = None
         self.pinned: set[str] = set()
@@ -139,7 +139,14 @@ class Steps:
             PartialStart: the target refused, and refused also to be put back.
         """
         self.repair()
-        target, before, after = self._target, self._stack, stack or self._stack
+        self._starting = True
+        try:
+            return self._start(name, goal, stack or self._stack)
+        finally:
+            self._starting = False
+
+    def _start(self, name: str, goal: Side, after: PatchStack) -> Transition:
+        target, before = self._target, self._stack
         told: list[PatchObject] = []
         self._redirected = False
         if goal is Side.PATCHED:
@@ -166,9 +173,14 @@ class Steps:
         Raises:
             PartialStart: the target refuses still.
         """
-        if self._repair is not None:
+        if self._repair is None:
+            return
+        starting, self._starting = self._starting, True
+        try:
             self._repair()
             self._repair = self._partial = None
+        finally:
+            self._starting = starting
 
     def _call_before(self, name: str, goal: Side, stack: PatchStack, told: list[PatchObject]) -> None:
         ledger, loaded = self._ledgers[name], self._target.loaded()
@@ -344,7 +356,7 @@ class Steps:
         Raises:
             SurefootError: a patch in force cannot be applied to it: the module must not be loaded.
         """
-        self.repair()
+        self._may_change()
         wanted = dict(self._speaking_of(name))
         stack = self._stack.copy()
         stack.arrive(name, {patch: self._places(item) for patch, item in wanted.items()})
@@ -368,7 +380,7 @@ class Steps:
         Raises:
             PatchError: the redirections could not be taken back: the module must stay, patched as before.
         """
-        self.repair()
+        self._may_change()
         wanted = self._speaking_of(name)[::-1]
         told = [(patch, item) for patch, item in wanted if patch != self.moving]
         stack = self._stack.copy()
@@ -383,6 +395,16 @@ class Steps:
             raise
         for patch, item in wanted:
             self._ledgers[patch].post_unpatch(item)
+
+    def _may_change(self) -> None:
+        """Refuse modules while a transition is set up or taken back, which may run the target: it counts them first.
+
+        Raises:
+            NotApplied: it is.
+        """
+        if self._starting:
+            raise NotApplied("a transition is just being set up: modules may come and go in a moment")
+        self.repair()
 
     def _redirect_or_not(self, stack: PatchStack) -> None:
         """Put another stack in force in the middle of whatever is under way, or leave the old one there."""
