@@ -35,7 +35,7 @@ def test_runs_reach_everything_that_can_happen() -> None:
     assert {"thrown", "closed", "reversed", "module True", "module False", "NotApplied"} <= seen
 
 
-@pytest.mark.parametrize("seed", [645, 1977, 206_019, 207_927, 308_387])
+@pytest.mark.parametrize("seed", [645, 1977, 206_019, 207_927, 308_387, 601_751])
 def test_runs_that_once_found_something(seed: int) -> None:
     """Interrupts in the last steps, and modules that come and go between a broken start and its repair."""
     assert drive(seed, 60).problems == []

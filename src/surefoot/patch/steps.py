@@ -371,7 +371,7 @@ class Steps:
                 self._ledgers[patch].post_unpatch(wanted[patch])
             raise
         for patch, item in wanted.items():
-            if patch != self.moving or self._owed is not None:
+            if patch != self.moving or (self._owed is not None and item not in self._owed):
                 self._ledgers[patch].post_patch(item)
 
     def object_going(self, name: str) -> None:
