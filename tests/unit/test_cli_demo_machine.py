@@ -13,8 +13,8 @@ from surefoot.cli.exits import Exit
 _SECONDS = 10
 
 
-def test_the_demo_shows_all_three_parts(capsys: pytest.CaptureFixture[str]) -> None:
-    """Boundaries, recovered addresses and an interrupted prologue, in seconds; every hybrid answer is right."""
+def test_the_demo_shows_all_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    """Boundaries, recovered addresses, an interrupted prologue, a patch, in seconds; every hybrid answer is right."""
     begin = time.monotonic()
     assert cli_main.run(["demo"]) == Exit.WELL
     assert time.monotonic() - begin < _SECONDS
@@ -27,6 +27,12 @@ def test_the_demo_shows_all_three_parts(capsys: pytest.CaptureFixture[str]) -> N
     assert any("MISSES" in line for line in out.splitlines() if line.startswith("  FP first"))
     assert any("INVENTS" in line for line in out.splitlines() if line.startswith("  LR first"))
     assert "surefoot demo --real" in err
+    leaks = [int(line.split(": ")[1].split()[0]) for line in out.splitlines() if "secrets given away" in line]
+    assert leaks[0] > 0
+    assert leaks[1] == 0
+    assert leaks[2] > 0
+    for how in ("left the kernel", "its stack is clear", "idle", "in the middle of vault_read()"):
+        assert how in out
 
 
 def test_the_demo_repeats_itself(capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,6 +109,8 @@ Next, on kernels of your own:
   surefoot stack --vmcore F --vmlinux F
                                        every task of a dump
   surefoot audit F                     where the unwind metadata of an image are missing, wrong or unproved
+  surefoot patch apply --target machine
+                                       the patch again, on a machine that is kept: status, watch, revert
   surefoot campaign                    every walker against the truth, at every instruction of this machine
 """
 

@@ -1,4 +1,4 @@
-"""Layer 9: the first half of `surefoot demo`: the emulated machine, its stacks, and one interrupt looked at closely.
+"""Layer 9: most of `surefoot demo`: the emulated machine, its stacks, and one interrupt looked at closely.
 
 Invariant: nothing outside this process is touched; the same seed prints the same text.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from surefoot.cli.demo_patch import patch_show
 from surefoot.machine.contenders import Answer, Contender, answer
 from surefoot.machine.loader import KernelFile, load_kernel
 from surefoot.machine.recorder import Boundaries, Recorder, record, start_machine
@@ -70,6 +71,10 @@ def machine_show(seed: int, style: Style, step: Step) -> Iterator[str]:
         batch, at = _prologue(kernel, seed)
     yield _heading(style, "3. An interrupt in the middle of a prologue: three answers and the truth")
     yield from _compare(kernel, batch, at, style)
+    with step("patching a system call with a hole while the load runs, and taking the patch back"):
+        lines = list(patch_show(kernel, seed, style))
+    yield _heading(style, "4. A system call is patched under load: who goes over to the new code when, and how")
+    yield from lines
 
 
 def machine_json(seed: int) -> Mapping[str, object]:
