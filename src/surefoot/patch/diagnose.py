@@ -261,10 +261,10 @@ def _blocker(
         reason = f"its stack is unreliable for the kernel: {why}; {_hybrid_says(task, finding)}"
     elif answer is Answer.ON_STACK and hit is not None:
         hold, name = Hold.ON_STACK, true_name or hit.function.name
-        graph = _traced(walked.hybrid, row, finding)
+        graph = _traced(walked.hybrid, row, finding, outer=1)
         reason = finding.sentence if finding is not None else f"the kernel finds {name} on its stack"
         if graph:
-            reason += "; that return address lies on the function-graph tracer's stack, not in the frame record"
+            reason += f"; the function-graph tracer holds the return address of {name}"
     elif finding is not None:
         hold, name, reason = finding.hold, finding.name, finding.sentence
     else:
@@ -308,12 +308,13 @@ def _is_main(walked: Walked, row: int, finding: Finding | None) -> bool:
     return bool(outer) and outer[0] >= 0 and walked.code.functions.names[outer[0]] == "kthread"
 
 
-def _traced(hybrid: Traces, row: int, finding: Finding | None) -> bool:
-    """Say whether the address that holds a task was found on the function-graph tracer's stack."""
+def _traced(hybrid: Traces, row: int, finding: Finding | None, *, outer: int = 0) -> bool:
+    """Say whether the frame that holds a task, or that many further out, comes from the function-graph tracer."""
     if finding is None or finding.hold is not Hold.ON_STACK:
         return False
     frames = hybrid.evidence[_frames(hybrid, row)]
-    return finding.frame < frames.size and bool(frames[finding.frame] & Evidence.FGRAPH)
+    at = finding.frame + outer
+    return at < frames.size and bool(frames[at] & Evidence.FGRAPH)
 
 
 def _crossed_wrongly(task: TaskLook, finding: Finding) -> str:
