@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
-from surefoot.errors import InputError, SurefootError
+from surefoot.errors import InputError
 
 if TYPE_CHECKING:
     from surefoot.patch.events import Event, Status
@@ -159,12 +159,6 @@ def open_backend(target: str, options: Options) -> Backend:
         InputError: see `choose_way`.
         TargetError: the target cannot be used.
     """
-    way = choose_way(target, options)
-    try:
-        module = import_module(_MODULES[way])
-    except ModuleNotFoundError as error:
-        if error.name != _MODULES[way]:
-            raise
-        raise SurefootError(f"this installation lacks the part that patches by way '{way}'") from error
+    module = import_module(_MODULES[choose_way(target, options)])
     maker = cast("Callable[[str, Options], Backend]", module.open_backend)
     return maker(target, options)
