@@ -64,9 +64,7 @@ def loaded(machine: machines.Machine) -> set[str]:
     return {line.split()[0] for line in machine.console.check("cat /proc/modules").splitlines()}
 
 
-def test_a_hundred_cycles_of_the_kernels_own_patches(
-    machine: machines.Machine, way: KlpBackend, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_hundred_cycles_of_the_kernels_own_patches(machine: machines.Machine, way: KlpBackend) -> None:
     """Samples and test modules go in and out; what user space sees changes each time, and nothing stays behind."""
     clean = machine.console.check("cat /proc/cmdline")
     before = loaded(machine)
@@ -93,7 +91,7 @@ def test_a_hundred_cycles_of_the_kernels_own_patches(
         assert (event.kind, event.state) == (EventKind.COMPLETED, PatchState.ABSENT), event
         assert machine.console.check("cat /proc/cmdline") == clean
     assert loaded(machine) == before
-    record_property("seconds_to_apply", f"median {median(times):.2f}, longest {max(times):.2f}")
+    assert median(times) < 10, f"seconds to apply: {sorted(times)}"
 
 
 def test_stacked_patches_and_atomic_replace(machine: machines.Machine, way: KlpBackend) -> None:
